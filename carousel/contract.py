@@ -1,0 +1,194 @@
+"""The contract: what a stateful ONNX graph promises to the service and its clients.
+
+One JSON document under the key `carousel.contract` of the model's `metadata_props`. Axes: T time, B batch.
+See docs/adr/0001-contract.md.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+METADATA_KEY = "carousel.contract"
+FORMAT = 1
+
+DType = Literal["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class ContractError(Exception):
+    """The document is missing, is not a contract, or contradicts itself or its graph."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Port(_Part):
+    """A named input or output of the graph, `[B, T, *shape]`."""
+
+    name: Name
+    dtype: DType
+    shape: tuple[Size, ...] = ()
+    """Shape of one step of one session; `()` is a scalar, such as a token."""
+    meaning: str = ""
+    """For people and for generic clients: what the numbers are ("token", "logits", "temperature in K")."""
+    vocabulary: tuple[str, ...] | None = None
+    """Integer ports: token k stands for `vocabulary[k]`; any other number is refused.
+    Float ports: position k of the last axis belongs to `vocabulary[k]`."""
+    unknown: Annotated[int, Field(ge=0)] | None = None
+    """The token that stands for every symbol outside the vocabulary."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements of one step."""
+        return _product(self.shape)
+
+    @model_validator(mode="after")
+    def _vocabulary_fits(self) -> Self:
+        if self.unknown is not None and self.unknown >= len(self.vocabulary or ()):
+            raise ValueError(f"{self.name}: unknown token {self.unknown} is outside the vocabulary")
+        if self.vocabulary is not None and "float" in self.dtype and self.shape[-1:] != (len(self.vocabulary),):
+            raise ValueError(f"{self.name}: {len(self.vocabulary)} symbols for an output of shape {self.shape}")
+        return self
+
+
+class Plane(_Part):
+    """A typed matrix of state `[B, size]`: one graph input and, unless it is read-only, one graph output."""
+
+    input: Name
+    output: Name | None
+    """None: read-only. The service gathers the plane and never writes it."""
+    dtype: DType
+    size: Size
+
+
+class Segment(_Part):
+    """Where one part of the recurrent state lies in its plane, such as `layer0.cell`."""
+
+    name: Name
+    start: Annotated[int, Field(ge=0)]
+    size: Size
+
+
+class Signature(_Part):
+    """Only models with equal signatures may exchange state rows."""
+
+    layout: Name
+    """Hash of everything that gives the row and the ports their meaning."""
+    lineage: Name
+    """New with each fresh training; inherited by fine-tuning, re-export and quantisation."""
+
+
+class Provenance(_Part):
+    """Where the weights come from."""
+
+    recipe: dict[str, Any] = {}
+    data_sha256: str = ""
+    metrics: dict[str, float] = {}
+    revision: str = ""
+    created: str = ""
+    """UTC, ISO 8601."""
+
+
+class Contract(_Part):
+    """What a step graph promises. The service learns everything about a model from here."""
+
+    format: Literal[1] = FORMAT
+    kind: Literal["step"] = "step"
+    form: Literal["rows"] = "rows"
+    """Rows: state planes go in and come out, gathered and scattered outside the graph."""
+    task: Name
+    recurrence: Name
+    """For people: which cell, how many layers. The service never looks at it."""
+    inputs: Annotated[tuple[Port, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Port, ...], Field(min_length=1)]
+    lengths: Name
+    """The int32 input `[B]` with the number of steps of each row, 1 or more."""
+    planes: Annotated[tuple[Plane, ...], Field(min_length=1, max_length=1)]
+    segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
+    initial: tuple[float, ...] | None = None
+    """The state row of a session that has made no step; None: zeros."""
+    max_steps: Size = 4096
+    """Longest run in steps that the graph was verified for."""
+    invariant: bool
+    """Whether results were shown to be bit-identical for any batch-mates, batch size and chunking (CPU)."""
+    signature: Signature
+    provenance: Provenance = Provenance()
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        names = [port.name for port in (*self.inputs, *self.outputs)]
+        names += [self.lengths, *(p.input for p in self.planes), *(p.output for p in self.planes if p.output)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a name is used twice among {sorted(names)}")
+        if sum(segment.size for segment in self.segments) != self.state_size:
+            raise ValueError(f"segments do not add up to the state size {self.state_size}")
+        if self.initial is not None and len(self.initial) != self.state_size:
+            raise ValueError(f"initial row has {len(self.initial)} values, expected {self.state_size}")
+        if self.signature.layout != self.layout_hash():
+            raise ValueError("signature does not belong to this layout")
+        return self
+
+    @property
+    def state_size(self) -> int:
+        """S, the number of elements of one state row."""
+        return self.planes[0].size
+
+    def layout_hash(self) -> str:
+        """Hash of what a state row means and of the steps it can take."""
+        return layout_hash(self.recurrence, self.inputs, self.outputs, self.planes, self.segments)
+
+    def to_json(self) -> str:
+        """The document as it is stored in the ONNX file."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a contract.
+
+        Raises:
+            ContractError: one line that says what is wrong.
+        """
+        try:
+            found = json.loads(text).get("format")
+        except (ValueError, AttributeError) as error:
+            raise ContractError("the contract is not a JSON object") from error
+        if found != FORMAT:
+            raise ContractError(f"the contract has format {found!r}, this release reads format {FORMAT}")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ContractError(f"the contract is damaged: {first_mistake(error)}") from error
+
+
+def layout_hash(
+    recurrence: str,
+    inputs: tuple[Port, ...],
+    outputs: tuple[Port, ...],
+    planes: tuple[Plane, ...],
+    segments: tuple[Segment, ...],
+) -> str:
+    """Hash of a state row's meaning: the same hash means that the same numbers mean the same thing."""
+    parts = [recurrence, *(part.model_dump(mode="json") for part in (*inputs, *outputs, *planes, *segments))]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first thing pydantic found, as one line: where, what was expected, what came."""
+    mistake = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in mistake["loc"])
+    came = repr(mistake["input"])
+    message = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "value_error" or not where:
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message} (came: {came if len(came) <= 60 else came[:57] + '...'})"
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

@@ -1,0 +1,1 @@
+"""The wire format: code generated from `protos/` (`make protos`) and the columnar frames over it."""

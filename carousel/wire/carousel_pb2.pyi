@@ -1,0 +1,261 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_UNSPECIFIED: _ClassVar[Reason]
+    INVALID_INPUT: _ClassVar[Reason]
+    CONTENT_DIFFERS: _ClassVar[Reason]
+    MODEL_NOT_FOUND: _ClassVar[Reason]
+    SESSION_NOT_FOUND: _ClassVar[Reason]
+    SESSION_EXPIRED: _ClassVar[Reason]
+    SESSION_CLOSED: _ClassVar[Reason]
+    SESSION_EVICTED: _ClassVar[Reason]
+    SESSION_LOST: _ClassVar[Reason]
+    SESSION_EXISTS: _ClassVar[Reason]
+    INDEX_UNEXPECTED: _ClassVar[Reason]
+    WINDOW_FULL: _ClassVar[Reason]
+    QUEUE_FULL: _ClassVar[Reason]
+    SESSION_LIMIT: _ClassVar[Reason]
+    DRAINING: _ClassVar[Reason]
+    BACKEND_FAILED: _ClassVar[Reason]
+    STATE_NOT_FINITE: _ClassVar[Reason]
+REASON_UNSPECIFIED: Reason
+INVALID_INPUT: Reason
+CONTENT_DIFFERS: Reason
+MODEL_NOT_FOUND: Reason
+SESSION_NOT_FOUND: Reason
+SESSION_EXPIRED: Reason
+SESSION_CLOSED: Reason
+SESSION_EVICTED: Reason
+SESSION_LOST: Reason
+SESSION_EXISTS: Reason
+INDEX_UNEXPECTED: Reason
+WINDOW_FULL: Reason
+QUEUE_FULL: Reason
+SESSION_LIMIT: Reason
+DRAINING: Reason
+BACKEND_FAILED: Reason
+STATE_NOT_FINITE: Reason
+
+class StreamRequest(_message.Message):
+    __slots__ = ("attach", "steps")
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    attach: Attach
+    steps: StepFrame
+    def __init__(self, attach: _Optional[_Union[Attach, _Mapping]] = ..., steps: _Optional[_Union[StepFrame, _Mapping]] = ...) -> None: ...
+
+class StreamResponse(_message.Message):
+    __slots__ = ("attached", "answers")
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    attached: Attached
+    answers: AnswerFrame
+    def __init__(self, attached: _Optional[_Union[Attached, _Mapping]] = ..., answers: _Optional[_Union[AnswerFrame, _Mapping]] = ...) -> None: ...
+
+class Attach(_message.Message):
+    __slots__ = ("sessions",)
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sessions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Attached(_message.Message):
+    __slots__ = ("first_handle", "next_indices", "errors")
+    FIRST_HANDLE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDICES_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    first_handle: int
+    next_indices: _containers.RepeatedScalarFieldContainer[int]
+    errors: _containers.RepeatedCompositeFieldContainer[ChunkError]
+    def __init__(self, first_handle: _Optional[int] = ..., next_indices: _Optional[_Iterable[int]] = ..., errors: _Optional[_Iterable[_Union[ChunkError, _Mapping]]] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("name", "data")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data: bytes
+    def __init__(self, name: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class StepFrame(_message.Message):
+    __slots__ = ("handles", "first_indices", "lengths", "acknowledged", "inputs")
+    HANDLES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INDICES_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    handles: _containers.RepeatedScalarFieldContainer[int]
+    first_indices: _containers.RepeatedScalarFieldContainer[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    acknowledged: _containers.RepeatedScalarFieldContainer[int]
+    inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, handles: _Optional[_Iterable[int]] = ..., first_indices: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., acknowledged: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class AnswerFrame(_message.Message):
+    __slots__ = ("handles", "first_indices", "lengths", "outputs", "errors", "model", "version")
+    HANDLES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INDICES_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    handles: _containers.RepeatedScalarFieldContainer[int]
+    first_indices: _containers.RepeatedScalarFieldContainer[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    errors: _containers.RepeatedCompositeFieldContainer[ChunkError]
+    model: str
+    version: str
+    def __init__(self, handles: _Optional[_Iterable[int]] = ..., first_indices: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[ChunkError, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ChunkError(_message.Message):
+    __slots__ = ("position", "code", "reason", "message", "expected_index")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    code: int
+    reason: Reason
+    message: str
+    expected_index: int
+    def __init__(self, position: _Optional[int] = ..., code: _Optional[int] = ..., reason: _Optional[_Union[Reason, str]] = ..., message: _Optional[str] = ..., expected_index: _Optional[int] = ...) -> None: ...
+
+class StepRequest(_message.Message):
+    __slots__ = ("session", "first_index", "length", "acknowledged", "inputs")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    first_index: int
+    length: int
+    acknowledged: int
+    inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, session: _Optional[str] = ..., first_index: _Optional[int] = ..., length: _Optional[int] = ..., acknowledged: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class StepResponse(_message.Message):
+    __slots__ = ("first_index", "length", "outputs", "model", "version")
+    FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    first_index: int
+    length: int
+    outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    model: str
+    version: str
+    def __init__(self, first_index: _Optional[int] = ..., length: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class OpenRequest(_message.Message):
+    __slots__ = ("model", "version", "session", "request_id", "time_to_live_s")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_LIVE_S_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    session: str
+    request_id: str
+    time_to_live_s: float
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., session: _Optional[str] = ..., request_id: _Optional[str] = ..., time_to_live_s: _Optional[float] = ...) -> None: ...
+
+class OpenResponse(_message.Message):
+    __slots__ = ("session", "model", "version", "time_to_live_s")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_LIVE_S_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    model: str
+    version: str
+    time_to_live_s: float
+    def __init__(self, session: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., time_to_live_s: _Optional[float] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    def __init__(self, session: _Optional[str] = ...) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("session", "model", "version", "next_index", "queued_chunks", "kept_answers", "kept_bytes", "expires_in_s")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_S_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    model: str
+    version: str
+    next_index: int
+    queued_chunks: int
+    kept_answers: int
+    kept_bytes: int
+    expires_in_s: float
+    def __init__(self, session: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., next_index: _Optional[int] = ..., queued_chunks: _Optional[int] = ..., kept_answers: _Optional[int] = ..., kept_bytes: _Optional[int] = ..., expires_in_s: _Optional[float] = ...) -> None: ...
+
+class CloseRequest(_message.Message):
+    __slots__ = ("session", "request_id")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    request_id: str
+    def __init__(self, session: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CloseResponse(_message.Message):
+    __slots__ = ("steps",)
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    steps: int
+    def __init__(self, steps: _Optional[int] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "version", "contract", "limits")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONTRACT_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    contract: str
+    limits: Limits
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., contract: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("chunk_steps", "window_chunks", "window_bytes", "message_bytes", "stream_chunks")
+    CHUNK_STEPS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STREAM_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunk_steps: int
+    window_chunks: int
+    window_bytes: int
+    message_bytes: int
+    stream_chunks: int
+    def __init__(self, chunk_steps: _Optional[int] = ..., window_chunks: _Optional[int] = ..., window_bytes: _Optional[int] = ..., message_bytes: _Optional[int] = ..., stream_chunks: _Optional[int] = ...) -> None: ...
