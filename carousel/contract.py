@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from carousel.errors import CarouselError
+
 METADATA_KEY = "carousel.contract"
 FORMAT = 1
 
@@ -18,7 +20,7 @@ Name = Annotated[str, Field(min_length=1, max_length=128)]
 Size = Annotated[int, Field(ge=1)]
 
 
-class ContractError(Exception):
+class ContractError(CarouselError):
     """The document is missing, is not a contract, or contradicts itself or its graph."""
 
 

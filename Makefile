@@ -1,0 +1,53 @@
+# `make demo` and `make test` set up what they need. PIP_ARGS goes to pip, for people who want another index.
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+MODELS ?= models
+RUNS ?= runs
+DEMO_MODEL := $(MODELS)/stdlib/1/model.onnx
+PROTO := carousel/wire/carousel.proto
+
+.PHONY: help demo serve test lint types imports fmt protos clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt 'torch==2.13.0'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt --editable '.[cpu,train,export,dev]'
+	touch $@
+
+demo: $(READY) ## train, export, serve and stream in one go, a stage at a time
+	$(BIN)/python -m examples.demo --models $(MODELS) --runs $(RUNS)
+
+$(DEMO_MODEL): | $(READY)
+	$(BIN)/carousel train characters-demo --out $(RUNS)/stdlib
+	$(BIN)/carousel export $(RUNS)/stdlib --out $(MODELS)/stdlib
+
+serve: $(DEMO_MODEL) ## serve the demo model on 127.0.0.1:8001 (gRPC) and :8002 (HTTP)
+	$(BIN)/carousel serve --models $(MODELS)
+
+test: $(READY) lint types imports ## lint, types, import rules and the default tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports
+
+fmt: $(READY) ## put the code into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: $(READY) ## generate carousel/wire from protos/
+	$(BIN)/python -m grpc_tools.protoc -Icarousel/wire=protos/carousel/v1 --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+
+clean: ## remove what was made, models and runs included
+	rm -rf .venv build *.egg-info $(RUNS) $(MODELS)

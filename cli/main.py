@@ -1,0 +1,57 @@
+"""The entry of the `carousel` command."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from carousel.errors import CarouselError
+
+COMMANDS = {
+    "train": "train a model from a recipe",
+    "export": "turn a checkpoint into a verified, stateful ONNX model",
+    "inspect": "show what a model promises",
+    "serve": "serve a repository of models over gRPC",
+    "stream": "drive a session on a running service",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return the exit code: 0 done, 1 a mistake that was named, 2 wrong usage."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = argv[0] if argv and argv[0] in COMMANDS else None
+    if command is None:
+        _overview().parse_args(argv or ["--help"])
+        return 2
+    module = importlib.import_module(f"cli.{command}")
+    parser = argparse.ArgumentParser(
+        prog=f"carousel {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    try:
+        return int(module.run(parser.parse_args(argv[1:])))
+    except (CarouselError, OSError) as error:
+        print(f"carousel {command}: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _overview() -> argparse.ArgumentParser:
+    listing = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="carousel",
+        description="Train recurrent networks, export them as stateful ONNX graphs, serve live sequences.",
+        epilog=f"commands:\n{listing}\n\n`carousel COMMAND --help` tells more about each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    return parser
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
