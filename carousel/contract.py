@@ -98,7 +98,7 @@ class Provenance(_Part):
 class Contract(_Part):
     """What a step graph promises. The service learns everything about a model from here."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     kind: Literal["step"] = "step"
     form: Literal["rows"] = "rows"
     """Rows: state planes go in and come out, gathered and scattered outside the graph."""

@@ -1,0 +1,48 @@
+"""What the engine needs from whatever runs a model. The dispatcher thread is its only caller."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One batch, padded. Axes: B sessions, T steps.
+
+    No row is written twice, none is negative, B and T are at least 1 and so is every length.
+    """
+
+    read_rows: NDArray[np.int64]
+    """`[B]`: rows that hold the states before the run."""
+    write_rows: NDArray[np.int64]
+    """`[B]`: rows that get the states after it; may equal `read_rows`."""
+    lengths: NDArray[np.int32]
+    """`[B]`: steps of each session, at most T."""
+    inputs: tuple[NDArray[np.generic], ...]
+    """`[B, T, *shape]` each, in the order of the contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run gave."""
+
+    outputs: tuple[NDArray[np.generic], ...]
+    """`[B, T, *shape]` each, in the order of the contract; undefined beyond a session's length."""
+    finite: NDArray[np.bool_]
+    """`[B]`: whether the new state is finite. A row that is not was not written."""
+    seconds: float
+    """Time in the runtime."""
+
+
+class Backend(Protocol):
+    """Runs batches over state rows that it owns the contents of."""
+
+    def run(self, run: Run) -> Result:
+        """Read rows, run, check, write rows. An exception means that no row was written."""
+        ...
+
+    def warm_up(self, batch_chunks: int) -> None:
+        """Make the first real run as fast as the others. Writes no row that a session can own."""
+        ...

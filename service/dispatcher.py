@@ -1,0 +1,64 @@
+"""The one thread that touches state rows and the runtime."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Dispatch(Protocol):
+    """Runs a job where rows may be touched, then calls `done` on the event loop."""
+
+    def __call__(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
+        """Return at once. `done` gets the job's result or its exception."""
+        ...
+
+
+class Dispatcher:
+    """A thread with a queue. Jobs run one after the other, in the order in which they came."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
+        self._thread.start()
+
+    def __call__(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
+        """Queue a job; see `Dispatch`."""
+
+        def run() -> None:
+            try:
+                result: T | Exception = job()
+            except Exception as error:
+                result = error
+            self._loop.call_soon_threadsafe(done, result)
+
+        self._jobs.put(run)
+
+    async def call(self, job: Callable[[], T]) -> T:
+        """Run a job and wait for its result."""
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def done(result: T | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self(job, done)
+        return await future
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish what is queued and end the thread; False if it did not end in time."""
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()

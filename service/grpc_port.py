@@ -1,0 +1,76 @@
+"""The gRPC port: our service, health and reflection behind one server."""
+
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from carousel.errors import CarouselError
+from carousel.wire.carousel_pb2_grpc import add_CarouselServicer_to_server
+from service.api import Api
+from service.interceptors import CallInterceptor
+from service.metrics import Metrics
+from service.readiness import SERVICE, Readiness
+from service.settings import Settings
+
+
+class PortError(CarouselError):
+    """A port cannot be opened; says which and why."""
+
+
+async def open_grpc(
+    settings: Settings, api: Api, readiness: Readiness, metrics: Metrics
+) -> tuple[grpc.aio.Server, int]:
+    """Start listening.
+
+    Returns:
+        The running server and its port.
+
+    Raises:
+        PortError: the port is taken, or the TLS files cannot be used.
+    """
+    server = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=_options(settings))
+    add_CarouselServicer_to_server(api, server)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    port = _bind(server, settings)
+    await server.start()
+    return server, port
+
+
+def _options(settings: Settings) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its callers
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ]
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+    address = f"{settings.host}:{settings.grpc_port}"
+    credentials = _credentials(settings)
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        what = "is the port taken" if credentials is None else "is the port taken, or the TLS pair unusable"
+        raise PortError(f"cannot listen on {address}: {what}?") from error
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    key, chain = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
+    for path, content, mark in (
+        (settings.tls_key, key, b"KEY-----"),
+        (settings.tls_cert, chain, b"CERTIFICATE-----"),
+    ):
+        if mark not in content:
+            raise PortError(f"{path}: expected PEM with -----BEGIN ... {mark.decode()}")
+    return grpc.ssl_server_credentials([(key, chain)])

@@ -1,0 +1,94 @@
+"""Around every call of ours: a request id on the log, a timer, and exactly one status."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+import structlog
+
+from service.errors import IndexUnexpectedError, ServiceError
+from service.metrics import Metrics
+from service.status import message_of, reason_name, status_of
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Behaviour = Callable[[Any, Context], Awaitable[Any]]
+
+SERVICE = "/carousel.v1.Carousel/"
+REQUEST_ID_CHARACTERS = 128
+
+_log = structlog.get_logger(__name__)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """The one place where exceptions become statuses."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wrap the handlers of our own service; health and reflection look after themselves."""
+        handler = await continuation(handler_call_details)
+        name = handler_call_details.method
+        if handler is None or not name.startswith(SERVICE):
+            return handler
+        method = name.removeprefix(SERVICE)
+        make, behaviour = (
+            (grpc.stream_stream_rpc_method_handler, handler.stream_stream)
+            if handler.stream_stream
+            else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
+        )
+        return make(self._guard(method, behaviour), handler.request_deserializer, handler.response_serializer)
+
+    def _guard(self, method: str, behaviour: "Behaviour") -> "Behaviour":
+        async def guarded(request: Any, context: "Context") -> Any:
+            started = time.perf_counter()
+            code = grpc.StatusCode.OK
+            request_id = _request_id(context)
+            with structlog.contextvars.bound_contextvars(request_id=request_id, method=method):
+                try:
+                    return await behaviour(request, context)
+                except ServiceError as error:
+                    code, _ = status_of(error)
+                    await self._refuse(context, error, request_id)
+                except asyncio.CancelledError:
+                    code = _why_cancelled(context)
+                    raise
+                except Exception:
+                    code = grpc.StatusCode.INTERNAL
+                    _log.exception("call_failed")
+                    await context.abort(code, "internal error", (("x-request-id", request_id),))
+                finally:
+                    self._metrics.requests.labels(method, code.name).inc()
+                    if method != "Stream":
+                        self._metrics.request_seconds.labels(method).observe(time.perf_counter() - started)
+
+        return guarded
+
+    async def _refuse(self, context: "Context", error: ServiceError, request_id: str) -> NoReturn:
+        code, reason = status_of(error)[0], reason_name(error)
+        self._metrics.refused.labels(reason).inc()
+        _log.info("call_refused", code=code.name, reason=reason, message=message_of(error))
+        trailing = [("carousel-reason", reason), ("x-request-id", request_id)]
+        if isinstance(error, IndexUnexpectedError):
+            trailing.append(("carousel-expected-index", str(error.expected_index)))
+        await context.abort(code, message_of(error), tuple(trailing))
+
+
+def _request_id(context: "Context") -> str:
+    given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
+    return str(given)[:REQUEST_ID_CHARACTERS] or secrets.token_hex(8)
+
+
+def _why_cancelled(context: "Context") -> grpc.StatusCode:
+    left_s: float | None = context.time_remaining()
+    return (
+        grpc.StatusCode.DEADLINE_EXCEEDED if left_s is not None and left_s <= 0 else grpc.StatusCode.CANCELLED
+    )

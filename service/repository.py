@@ -1,0 +1,136 @@
+"""Models on disk, in Triton's layout: `repository/name/version/model.onnx`. The newest version is served."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carousel.contract import METADATA_KEY, Contract, ContractError
+from carousel.errors import CarouselError
+from carousel.wire.frames import NUMPY
+from service.backend import Backend
+from service.onnx_backend import OnnxBackend
+from service.rows import RowAllocator
+from service.runtime import Provider, make_session
+from service.session import WINDOW_BYTES
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CHUNK_STEPS = 4096
+"""Longest chunk, unless its answer would not fit into a session's window."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
+_ORT_DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
+
+
+class ModelError(CarouselError):
+    """A model that cannot be served; says which file and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A loaded model with its rows."""
+
+    name: str
+    version: str
+    contract: Contract
+    backend: Backend
+    rows: RowAllocator
+
+    @property
+    def key(self) -> str:
+        """Name and version, as the scheduler and the metrics know the model."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of the answer to one step."""
+        return sum(port.size * NUMPY[port.dtype].itemsize for port in self.contract.outputs)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one state row."""
+        plane = self.contract.planes[0]
+        return plane.size * NUMPY[plane.dtype].itemsize
+
+    @property
+    def chunk_steps(self) -> int:
+        """Longest chunk in steps: its answer must fit into a session's window."""
+        return max(1, min(CHUNK_STEPS, WINDOW_BYTES // self.step_bytes))
+
+
+def find_models(repository: Path) -> dict[str, Path]:
+    """The newest version of every model.
+
+    Returns:
+        Name to `.../name/version/model.onnx`.
+
+    Raises:
+        ModelError: there is no such folder, or no model in it.
+    """
+    if not repository.is_dir():
+        raise ModelError(f"{repository}: expected a folder with models (name/version/model.onnx), found none")
+    found = {}
+    for folder in sorted(repository.iterdir()):
+        versions = [path for path in folder.glob("*/model.onnx") if path.parent.name.isdecimal()]
+        if versions and _NAME.fullmatch(folder.name):
+            found[folder.name] = max(versions, key=lambda path: int(path.parent.name))
+    if not found:
+        raise ModelError(
+            f"{repository}: no model found; expected name/version/model.onnx, such as text/1/model.onnx"
+        )
+    return found
+
+
+def load_model(name: str, path: Path, provider: Provider, threads: int, rows: int) -> ServedModel:
+    """Open a model, hold its graph against its contract and make room for its rows.
+
+    Raises:
+        ModelError: the file is damaged or foreign, or the graph is not what the contract says.
+        RuntimeUnavailableError: the provider is not there.
+    """
+    try:
+        session = make_session(path, provider, threads)
+    except CarouselError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions have no common base but this
+        raise ModelError(f"{path}: onnxruntime cannot load it: {error}") from error
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelError(f"{path}: no contract in the file; export it with `carousel export`")
+    try:
+        contract = Contract.from_json(text)
+    except ContractError as error:
+        raise ModelError(f"{path}: {error}") from error
+    _check_graph(path, session, contract)
+    return ServedModel(
+        name, path.parent.name, contract, OnnxBackend(session, contract, rows), RowAllocator(rows)
+    )
+
+
+def _check_graph(path: Path, session: "onnxruntime.InferenceSession", contract: Contract) -> None:
+    plane = contract.planes[0]
+    inputs = {port.name: (port.dtype, 2, port.shape) for port in contract.inputs}
+    inputs[contract.lengths] = ("int32", 1, ())
+    inputs[plane.input] = (plane.dtype, 1, (plane.size,))
+    outputs = {port.name: (port.dtype, 2, port.shape) for port in contract.outputs}
+    if plane.output is not None:
+        outputs[plane.output] = (plane.dtype, 1, (plane.size,))
+    for what, promised, nodes in (
+        ("input", inputs, session.get_inputs()),
+        ("output", outputs, session.get_outputs()),
+    ):
+        found = {node.name: node for node in nodes}
+        if found.keys() != promised.keys():
+            raise ModelError(
+                f"{path}: contract promises {what}s {sorted(promised)}, the graph has {sorted(found)}"
+            )
+        for name, (dtype, axes, shape) in promised.items():
+            node = found[name]
+            has = _ORT_DTYPES.get(node.type, node.type.removeprefix("tensor(").removesuffix(")"))
+            fixed = tuple(node.shape[axes:])
+            if has != dtype or len(node.shape) < axes or fixed != shape:
+                raise ModelError(
+                    f"{path}: {what} {name}: contract promises {dtype} {shape} a step, the graph has {has} {fixed}"
+                )

@@ -1,0 +1,105 @@
+"""Every setting of the service. Command line over environment (`CAROUSEL_...`) over file over default."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from carousel.contract import first_mistake
+from carousel.errors import CarouselError
+from service.log import LogFormat
+from service.runtime import Provider
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class SettingsError(CarouselError):
+    """A setting is wrong; says which."""
+
+
+class Settings(BaseSettings):
+    """What `carousel serve` can be told. The text under each field is its `--help`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CAROUSEL_", frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    models: Path
+    """folder with models: name/version/model.onnx"""
+    host: str = "127.0.0.1"
+    """address to listen on"""
+    grpc_port: Port = 8001
+    """port of the gRPC service; 0 takes a free one"""
+    http_port: Port = 8002
+    """port of /metrics, /healthz and /readyz; 0 takes a free one"""
+    provider: Provider = "cpu"
+    """where models run: cpu or cuda"""
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """threads of one run; more than one pays only where whole cores are idle"""
+    max_sessions: Annotated[int, Field(ge=1)] = 100_000
+    """open sessions, idle ones included"""
+    session_ttl_s: Annotated[float, Field(gt=0)] = 3600.0
+    """seconds without a step after which a session expires, unless its client asked otherwise"""
+    max_queued_chunks: Annotated[int, Field(ge=1)] = 8192
+    """chunks waiting or running; more are refused"""
+    max_batch: Annotated[int, Field(ge=1, le=65536)] = 256
+    """sessions advanced by one run"""
+    run_steps: Annotated[int, Field(ge=1, le=4096)] = 64
+    """steps of one run; longer chunks take several, with others in between"""
+    max_message_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 16 << 20
+    """largest message"""
+    drain_s: Annotated[float, Field(gt=0)] = 30.0
+    """seconds to finish queued work after SIGTERM"""
+    tls_cert: Path | None = None
+    """PEM certificate chain; together with --tls-key, gRPC speaks TLS only"""
+    tls_key: Path | None = None
+    """PEM private key"""
+    log_format: LogFormat = "console"
+    """console or json"""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key: expected both or neither")
+        return self
+
+    @classmethod
+    def load(cls, given: dict[str, Any], file: Path | None = None) -> Self:
+        """Put the settings together.
+
+        Args:
+            given: What the command line says; these win.
+            file: A TOML file with the fields' names as keys.
+
+        Raises:
+            SettingsError: one line naming the setting.
+        """
+        if file is not None and not file.is_file():
+            raise SettingsError(f"{file}: expected a TOML file with settings, found none")
+
+        class FromFile(cls):  # type: ignore[valid-type, misc]
+            """The sources of a settings class are fixed by its definition, and the file's name is not."""
+
+            @classmethod
+            def settings_customise_sources(
+                cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                return (
+                    sources["init_settings"],
+                    sources["env_settings"],
+                    TomlConfigSettingsSource(settings_cls, toml_file=file),
+                )
+
+        try:
+            loaded: Self = FromFile(**given)
+        except ValidationError as error:
+            raise SettingsError(first_mistake(error)) from error
+        except ValueError as error:
+            raise SettingsError(f"{file}: not a TOML file: {error}") from error
+        return loaded
