@@ -52,8 +52,14 @@ class Port(_Part):
     def _vocabulary_fits(self) -> Self:
         if self.unknown is not None and self.unknown >= len(self.vocabulary or ()):
             raise ValueError(f"{self.name}: unknown token {self.unknown} is outside the vocabulary")
-        if self.vocabulary is not None and "float" in self.dtype and self.shape[-1:] != (len(self.vocabulary),):
-            raise ValueError(f"{self.name}: {len(self.vocabulary)} symbols for an output of shape {self.shape}")
+        if (
+            self.vocabulary is not None
+            and "float" in self.dtype
+            and self.shape[-1:] != (len(self.vocabulary),)
+        ):
+            raise ValueError(
+                f"{self.name}: {len(self.vocabulary)} symbols for an output of shape {self.shape}"
+            )
         return self
 
 

@@ -7,11 +7,10 @@ anybody is answered; a failed run changes nothing; a caller that left never brea
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from service.backend import Result, Run
+from service.backend import Result
+from service.batch import Batch, Slice
 from service.dispatcher import Dispatch
 from service.errors import (
     BackendFailedError,
@@ -26,7 +25,7 @@ from service.errors import (
 from service.metrics import Metrics
 from service.repository import ServedModel
 from service.rows import INITIAL_ROW
-from service.scheduler import Batch, Scheduler, Slice
+from service.scheduler import Scheduler
 from service.session import Answer, Chunk, Session, Steps, Waiter
 from service.sessions import SessionTable
 
@@ -180,9 +179,7 @@ class Engine:
         self._metrics.batch_chunks.labels(model.key).observe(len(batch.slices))
         self._metrics.padding.labels(model.key).inc(batch.padding)
         self._running = True
-        self._dispatch(
-            lambda: model.backend.run(make_run(batch)), lambda result: self._finished(batch, result)
-        )
+        self._dispatch(lambda: model.backend.run(batch.run()), lambda result: self._finished(batch, result))
 
     def _finished(self, batch: Batch, result: Result | Exception) -> None:
         self._running = False
@@ -278,25 +275,3 @@ class Engine:
     def _refuse(chunk: Chunk, error: ServiceError) -> None:
         for waiter in chunk.waiters:
             waiter(error)
-
-
-def make_run(batch: Batch) -> Run:
-    """Line the slices of a batch up. Axes: B slices, T steps of the longest; shorter ones are padded with zeros."""
-    slices = batch.slices
-    return Run(
-        # The first run of a chunk reads the current row, later ones what the run before has written.
-        read_rows=np.array([part.chunk.row if part.start else part.chunk.session.row for part in slices]),
-        write_rows=np.array([part.chunk.row for part in slices]),
-        lengths=np.array([part.steps for part in slices], np.int32),
-        inputs=tuple(_line_up(batch, port) for port in range(len(slices[0].chunk.steps.inputs))),
-    )
-
-
-def _line_up(batch: Batch, port: int) -> NDArray[np.generic]:
-    parts = [part.chunk.steps.inputs[port][part.start : part.start + part.steps] for part in batch.slices]
-    if batch.padding == 0:
-        return np.stack(parts)
-    lined = np.zeros((len(parts), batch.steps, *parts[0].shape[1:]), parts[0].dtype)
-    for row, part in zip(lined, parts, strict=True):
-        row[: len(part)] = part
-    return lined

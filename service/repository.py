@@ -1,12 +1,14 @@
 """Models on disk, in Triton's layout: `repository/name/version/model.onnx`. The newest version is served."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carousel.contract import METADATA_KEY, Contract, ContractError
 from carousel.errors import CarouselError
+from carousel.graph import TensorType, disagreements
 from carousel.wire.frames import NUMPY
 from service.backend import Backend
 from service.onnx_backend import OnnxBackend
@@ -21,7 +23,7 @@ CHUNK_STEPS = 4096
 """Longest chunk, unless its answer would not fit into a session's window."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
-_ORT_DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
+_ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
 class ModelError(CarouselError):
@@ -103,34 +105,20 @@ def load_model(name: str, path: Path, provider: Provider, threads: int, rows: in
         contract = Contract.from_json(text)
     except ContractError as error:
         raise ModelError(f"{path}: {error}") from error
-    _check_graph(path, session, contract)
+    problems = disagreements(
+        contract, _graph_types(session.get_inputs()), _graph_types(session.get_outputs())
+    )
+    if problems:
+        raise ModelError(f"{path}: contract and graph disagree: {problems[0]}")
     return ServedModel(
         name, path.parent.name, contract, OnnxBackend(session, contract, rows), RowAllocator(rows)
     )
 
 
-def _check_graph(path: Path, session: "onnxruntime.InferenceSession", contract: Contract) -> None:
-    plane = contract.planes[0]
-    inputs = {port.name: (port.dtype, 2, port.shape) for port in contract.inputs}
-    inputs[contract.lengths] = ("int32", 1, ())
-    inputs[plane.input] = (plane.dtype, 1, (plane.size,))
-    outputs = {port.name: (port.dtype, 2, port.shape) for port in contract.outputs}
-    if plane.output is not None:
-        outputs[plane.output] = (plane.dtype, 1, (plane.size,))
-    for what, promised, nodes in (
-        ("input", inputs, session.get_inputs()),
-        ("output", outputs, session.get_outputs()),
-    ):
-        found = {node.name: node for node in nodes}
-        if found.keys() != promised.keys():
-            raise ModelError(
-                f"{path}: contract promises {what}s {sorted(promised)}, the graph has {sorted(found)}"
-            )
-        for name, (dtype, axes, shape) in promised.items():
-            node = found[name]
-            has = _ORT_DTYPES.get(node.type, node.type.removeprefix("tensor(").removesuffix(")"))
-            fixed = tuple(node.shape[axes:])
-            if has != dtype or len(node.shape) < axes or fixed != shape:
-                raise ModelError(
-                    f"{path}: {what} {name}: contract promises {dtype} {shape} a step, the graph has {has} {fixed}"
-                )
+def _graph_types(nodes: "Sequence[onnxruntime.NodeArg]") -> dict[str, TensorType]:
+    types = {}
+    for node in nodes:
+        name = node.type.removeprefix("tensor(").removesuffix(")")
+        shape = tuple(size if isinstance(size, int) else str(size) for size in node.shape)
+        types[node.name] = TensorType(_ORT_DTYPES.get(name, name), shape)
+    return types

@@ -7,36 +7,9 @@ that a single step waits for at most one such run of each other queue.
 """
 
 from collections import deque
-from dataclasses import dataclass
 
+from service.batch import Batch, Slice
 from service.session import Chunk
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The next steps of one chunk: `[start, start + steps)` of its own steps."""
-
-    chunk: Chunk
-    start: int
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What runs together: slices of one model, no two of one session."""
-
-    model: str
-    slices: tuple[Slice, ...]
-
-    @property
-    def steps(self) -> int:
-        """T of the run: the longest slice."""
-        return max(part.steps for part in self.slices)
-
-    @property
-    def padding(self) -> int:
-        """Steps of the run that belong to nobody."""
-        return self.steps * len(self.slices) - sum(part.steps for part in self.slices)
 
 
 class Scheduler:

@@ -1,0 +1,60 @@
+"""The inputs and outputs that a contract demands of its graph, and where a graph differs from them."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from carousel.contract import Contract, Port
+
+
+class TensorType(NamedTuple):
+    """Type of one graph input or output; a dimension that may be any number is a name."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(str(size) for size in self.shape)}]"
+
+
+def graph_inputs(contract: Contract) -> dict[str, TensorType]:
+    """Ports `[B, T, *shape]`, then `lengths [B]`, then the state planes `[B, size]`."""
+    planes = {plane.input: TensorType(plane.dtype, ("B", plane.size)) for plane in contract.planes}
+    return {**_ports(contract.inputs), contract.lengths: TensorType("int32", ("B",)), **planes}
+
+
+def graph_outputs(contract: Contract) -> dict[str, TensorType]:
+    """Ports `[B, T, *shape]`, then the next state of every plane that is written."""
+    planes = {p.output: TensorType(p.dtype, ("B", p.size)) for p in contract.planes if p.output}
+    return {**_ports(contract.outputs), **planes}
+
+
+def disagreements(
+    contract: Contract, inputs: Mapping[str, TensorType], outputs: Mapping[str, TensorType]
+) -> list[str]:
+    """Where a graph's inputs and outputs are not those of the contract, a line each."""
+    return [
+        *_differences("input", graph_inputs(contract), inputs),
+        *_differences("output", graph_outputs(contract), outputs),
+    ]
+
+
+def _differences(kind: str, promised: Mapping[str, TensorType], found: Mapping[str, TensorType]) -> list[str]:
+    return [
+        f"{kind} {name!r} is {promised.get(name, 'not')} in the contract, {found.get(name, 'not')} in the graph"
+        for name in sorted(promised.keys() | found.keys())
+        if not _same(promised.get(name), found.get(name))
+    ]
+
+
+def _same(promised: TensorType | None, found: TensorType | None) -> bool:
+    """Whether two types are the same but for the names of their open dimensions."""
+    if promised is None or found is None:
+        return False
+    fixed = [
+        [size if isinstance(size, int) else None for size in tensor.shape] for tensor in (promised, found)
+    ]
+    return promised.dtype == found.dtype and fixed[0] == fixed[1]
+
+
+def _ports(ports: tuple[Port, ...]) -> dict[str, TensorType]:
+    return {port.name: TensorType(port.dtype, ("B", "T", *port.shape)) for port in ports}

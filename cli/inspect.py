@@ -1,0 +1,105 @@
+"""Show what a model promises, and whether its graph agrees.
+
+A model is given by its folder, of which the newest version is taken, by a version's folder or by a file:
+
+  carousel inspect models/stdlib
+  carousel inspect models/stdlib/1
+  carousel inspect model.onnx --json
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.table import print_table
+
+if TYPE_CHECKING:
+    from carousel.contract import Contract, Port
+    from export.file import ModelFile
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `carousel inspect` understands."""
+    parser.add_argument("model", type=Path, help="a model file, a version's folder or a model's folder")
+    parser.add_argument("--json", action="store_true", help="print the contract as JSON and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the summary or the contract.
+
+    Raises:
+        CarouselError: the file is no model, or its graph does not keep its contract.
+    """
+    from export.file import read_model
+    from export.repository import find_model
+
+    found = read_model(find_model(args.model))
+    if args.json:
+        print(json.dumps(found.contract.model_dump(mode="json"), indent=2))
+    else:
+        _show(found)
+    return 0
+
+
+def _show(found: "ModelFile") -> None:
+    contract = found.contract
+    print(found.path)
+    print_table([*_file(found), *_promises(contract)])
+    print()
+    ports = [("input", port) for port in contract.inputs] + [("output", port) for port in contract.outputs]
+    print_table([("port", "name", "a step", "meaning", "symbols"), *(_port(*entry) for entry in ports)])
+    print()
+    segments = [(segment.name, str(segment.start), str(segment.size)) for segment in contract.segments]
+    print_table([("state segment", "start", "size"), *segments])
+    print()
+    print_table(_provenance(contract))
+
+
+def _file(found: "ModelFile") -> list[tuple[str, str]]:
+    counted = found.operators.most_common()
+    return [
+        ("file", f"{found.size_bytes:,} bytes, {found.parameters:,} parameters"),
+        (
+            "graph",
+            f"opset {_opsets(found)}, IR {found.model.ir_version}; names, types and shapes agree with the contract",
+        ),
+        ("operators", ", ".join(f"{name} {count}" for name, count in counted)),
+    ]
+
+
+def _promises(contract: "Contract") -> list[tuple[str, str]]:
+    plane = contract.planes[0]
+    invariant = "yes, bit-identical for any batch and any chunking on a CPU" if contract.invariant else "no"
+    return [
+        ("contract", f"format {contract.format}, {contract.kind} graph in {contract.form} form"),
+        ("task", contract.task),
+        ("recurrence", contract.recurrence),
+        ("state", f"{plane.dtype}[{plane.size}] a session, {plane.input} to {plane.output or 'nothing'}"),
+        ("start", "zeros" if contract.initial is None else "a row in the contract"),
+        ("lengths", f"{contract.lengths}, 1 to {contract.max_steps} steps"),
+        ("invariant", invariant),
+        ("signature", f"layout {contract.signature.layout}, lineage {contract.signature.lineage}"),
+    ]
+
+
+def _provenance(contract: "Contract") -> list[tuple[str, str]]:
+    origin = contract.provenance
+    return [
+        ("created", origin.created),
+        ("revision", origin.revision),
+        ("data", f"sha256 {origin.data_sha256}"),
+        *(("metric", f"{name} = {value:g}") for name, value in origin.metrics.items()),
+        *(("recipe", f"{name} = {json.dumps(value)}") for name, value in origin.recipe.items()),
+    ]
+
+
+def _port(kind: str, port: "Port") -> tuple[str, ...]:
+    symbols = "" if port.vocabulary is None else f"{len(port.vocabulary)}"
+    if port.unknown is not None:
+        symbols += f", unknown is {port.unknown}"
+    return kind, port.name, f"{port.dtype}{list(port.shape)}", port.meaning, symbols
+
+
+def _opsets(found: "ModelFile") -> str:
+    return ", ".join(f"{entry.domain} {entry.version}".strip() for entry in found.model.opset_import)
