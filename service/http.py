@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 READ_TIMEOUT_S = 5.0
+POLL_S = 0.1
+"""How long `stop` may have to wait."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -43,7 +45,7 @@ class HttpPort:
         """
         self._server = make_server(host, port, _application(registry, ready), _Server, _Handler)
         self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="http", daemon=True).start()
 
     def stop(self) -> None:
         """Close the port."""

@@ -14,7 +14,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests()
-        self._engine()
+        self._chunks()
+        self._runs()
         self._sessions()
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
@@ -35,7 +36,7 @@ class Metrics:
         )
         self.streams = Gauge("carousel_streams", "Open streams.", registry=registry)
 
-    def _engine(self) -> None:
+    def _chunks(self) -> None:
         registry, model = self.registry, ["model"]
         self.steps = Counter("carousel_steps", "Steps committed.", model, registry=registry)
         self.chunks = Counter("carousel_chunks", "Chunks committed.", model, registry=registry)
@@ -49,6 +50,9 @@ class Metrics:
         self.dropped = Counter(
             "carousel_dropped_chunks", "Queued chunks whose callers had left.", registry=registry
         )
+
+    def _runs(self) -> None:
+        registry, model = self.registry, ["model"]
         self.batch_chunks = Histogram(
             "carousel_batch_chunks",
             "Sessions advanced by one run.",

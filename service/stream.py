@@ -62,6 +62,7 @@ class StreamCall:
         self._out: list[_Caller | Attached] = []
         self._out_ready = asyncio.Event()
         self._written = asyncio.Event()
+        self._ending = False
         self._open_chunks = 0
         self._open_bytes = 0
 
@@ -71,15 +72,21 @@ class StreamCall:
         Raises:
             InvalidInputError: a frame that cannot be taken apart.
         """
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            self._ending = True
+            self._out_ready.set()
+            if writer not in done:
+                await (
+                    writer
+                )  # gRPC can send no status while a write is under way: the call would hang for ever
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            reader.cancel()
+            writer.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
             # The last chunk first: a chunk that leaves takes the later ones of its session with it.
             for caller, chunk in reversed(list(self._waiting.items())):
                 self._engine.leave(chunk, caller)
@@ -188,11 +195,13 @@ class StreamCall:
         self._out_ready.set()
 
     async def _write(self) -> None:
-        while True:
+        while not self._ending:
             await self._out_ready.wait()
             self._out_ready.clear()
             ready, self._out = self._out, []
             for item in _frames(ready):
+                if self._ending:
+                    return
                 if isinstance(item, Attached):
                     await self._context.write(StreamResponse(attached=item))
                     self._open_chunks -= len(item.next_indices)

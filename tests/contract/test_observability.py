@@ -1,0 +1,110 @@
+"""Health, reflection, metrics and the HTTP port of a running service."""
+
+import asyncio
+import urllib.error
+import urllib.request
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from carousel.wire import carousel_pb2 as pb
+from service.errors import ServiceError
+from service.server import start_server
+from service.settings import Settings
+from service.status import STATUS
+from tests.wire import open_session, tokens
+
+
+async def fetch(port: int, path: str) -> tuple[int, str]:
+    def get() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    return await asyncio.to_thread(get)
+
+
+async def test_the_http_port_tells_health_readiness_and_what_it_has(server) -> None:
+    assert await fetch(server.http_port, "/healthz") == (200, "alive\n")
+    assert await fetch(server.http_port, "/readyz") == (200, "ready\n")
+    assert (await fetch(server.http_port, "/"))[0] == 404
+
+
+async def test_every_metric_can_be_parsed_and_moves(server, stub) -> None:
+    session = await open_session(stub)
+    for _ in range(2):
+        await stub.Step(pb.StepRequest(session=session, first_index=0, length=3, inputs=tokens(1, 2, 3)))
+    _, page = await fetch(server.http_port, "/metrics")
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+    expected = {
+        ("carousel_steps_total", "tiny/1"): 3,
+        ("carousel_chunks_total", "tiny/1"): 1,
+        ("carousel_replays_total",): 1,
+        ("carousel_joins_total",): 0,
+        ("carousel_batch_chunks_count", "tiny/1"): 1,
+        ("carousel_run_duration_seconds_count", "tiny/1"): 1,
+        ("carousel_queue_duration_seconds_count", "tiny/1"): 1,
+        ("carousel_request_duration_seconds_count", "Step"): 2,
+        ("carousel_sessions",): 1,
+        ("carousel_sessions_opened_total",): 1,
+        ("carousel_rows",): 1,
+        ("carousel_state_bytes",): 2 * 2 * 16 * 4,
+        ("carousel_queued_chunks",): 0,
+        ("carousel_ready",): 1,
+    }
+    assert {key: samples.get(key) for key in expected} == expected
+    families = list(text_string_to_metric_families(page))
+    assert all(family.name.startswith("carousel_") and family.documentation for family in families)
+
+
+async def test_grpc_health_and_reflection_answer(server) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "carousel.v1.Carousel"):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        async for answer in reflection.ServerReflectionInfo(iter([request])):
+            names = {service.name for service in answer.list_services_response.service}
+            assert {"carousel.v1.Carousel", "grpc.health.v1.Health"} <= names
+
+
+async def test_a_draining_server_is_not_ready_and_refuses_new_sessions(repository) -> None:
+    server = await start_server(Settings.load({"models": repository, "grpc_port": 0, "http_port": 0}))
+    drained = asyncio.Event()
+    server.engine.drain(drained.set)
+    await server._readiness.report("draining")
+    assert await fetch(server.http_port, "/readyz") == (503, "draining\n")
+    assert await fetch(server.http_port, "/healthz") == (200, "alive\n")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        open_ = channel.unary_unary(
+            "/carousel.v1.Carousel/Open", pb.OpenRequest.SerializeToString, pb.OpenResponse.FromString
+        )
+        try:
+            await open_(pb.OpenRequest(model="tiny"))
+            code = grpc.StatusCode.OK
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+        assert code == grpc.StatusCode.UNAVAILABLE
+    assert await server.stop()
+
+
+def test_every_domain_error_has_a_status_and_a_reason() -> None:
+    def leaves(kind: type) -> set[type]:
+        below = kind.__subclasses__()
+        return set().union(*map(leaves, below)) if below else {kind}
+
+    assert leaves(ServiceError) == set(STATUS)
+    assert {reason for _, reason in STATUS.values()} == set(pb.Reason.values()) - {pb.REASON_UNSPECIFIED}
