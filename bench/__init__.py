@@ -1,1 +1,1 @@
-"""."""
+"""Load generators, baselines and tools to break connections; prints ratios."""
