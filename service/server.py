@@ -162,6 +162,7 @@ def _open_http(settings: Settings, metrics: Metrics, readiness: Readiness) -> Ht
 def _watch(metrics: Metrics, engine: Engine, readiness: Readiness) -> None:
     models = engine.models.values()
     metrics.watch("carousel_sessions", "Open sessions.", lambda: len(engine.table))
+    metrics.watch("carousel_sessions_limit", "Sessions that the server takes.", lambda: engine.table.limit)
     metrics.watch("carousel_queued_chunks", "Chunks waiting or running.", lambda: engine.queued)
     metrics.watch("carousel_rows", "State rows in use.", lambda: sum(model.rows.used for model in models))
     metrics.watch(

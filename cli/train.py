@@ -1,0 +1,121 @@
+"""Train a model from a recipe.
+
+The run folder then holds the best and the last checkpoint and the history of the evaluations. A training that was
+stopped goes on with --resume and ends, bit for bit, where it would have ended (same machine and number of threads).
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch takes seconds to load, and `--help` needs none of it
+    from model.recipe import Recipe
+    from model.training import Training, Update
+
+Show = Callable[["Update"], None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("recipe", help="a .toml file, or the name of a recipe that comes with Carousel")
+    parser.add_argument(
+        "--data", metavar="SOURCE", help="a text file, a folder of them, stdlib or a data set's name"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run folder (default: runs/NAME-OF-RECIPE)"
+    )
+    parser.add_argument(
+        "--threads", type=_count, metavar="N", help="threads of one operation (default: torch's)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint of the run folder"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; say how well the best weights do and where they are."""
+    from model.recipe import find_recipe, read_recipe
+
+    file = find_recipe(args.recipe)
+    recipe = read_recipe(file)
+    if args.data is not None:
+        recipe = recipe.with_source(args.data)
+    training = _prepare(recipe, args.out or Path("runs") / file.stem, args)
+    try:
+        _train(training)
+    except KeyboardInterrupt:
+        _say(f"stopped after {training.progress.updates} updates; --resume goes on from the last evaluation")
+        raise
+    figures = training.measure()
+    bits, updates = figures["bits_per_character"], int(figures["updates"])
+    print(f"{training.folder}: {bits:.4f} bits per held-out character after {updates} updates")
+    return 0
+
+
+def _prepare(recipe: "Recipe", folder: Path, args: argparse.Namespace) -> "Training":
+    import torch
+
+    from model.data.corpus import load_corpus
+    from model.training import Training
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it reports its choices, we report ours
+    training = Training(recipe, load_corpus(recipe.data), folder, resume=args.resume)
+    _say(training.summary)
+    return training
+
+
+def _train(training: "Training") -> None:
+    display = _bar if sys.stderr.isatty() else _lines
+    with display(training) as show:
+        for update in training.updates():
+            show(update)
+
+
+@contextmanager
+def _bar(training: "Training") -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=training.recipe.training.updates)
+
+        def show(update: "Update") -> None:
+            progress.update(task, completed=update.number, description=f"loss {update.loss:.3f}")
+            if update.validation_nats is not None:
+                progress.console.print(_line(update))
+
+        yield show
+
+
+@contextmanager
+def _lines(_: "Training") -> Iterator[Show]:
+    def show(update: "Update") -> None:
+        if update.validation_nats is not None:
+            _say(_line(update))
+
+    yield show
+
+
+def _line(update: "Update") -> str:
+    from model.tasks.characters import bits
+
+    held_out = bits(update.validation_nats or 0.0)
+    return f"{update.number} updates: loss {update.loss:.3f} nats, {held_out:.3f} bits per held-out character"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, came {text}")
+    return number

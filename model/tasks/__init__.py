@@ -1,0 +1,1 @@
+"""Tasks: what a stack of cells is trained to do."""
