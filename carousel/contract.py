@@ -6,6 +6,7 @@ See docs/adr/0001-contract.md.
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -46,7 +47,7 @@ class Port(_Part):
     @property
     def size(self) -> int:
         """Number of elements of one step."""
-        return _product(self.shape)
+        return math.prod(self.shape)
 
     @model_validator(mode="after")
     def _vocabulary_fits(self) -> Self:
@@ -185,18 +186,19 @@ def layout_hash(
 
 
 def first_mistake(error: ValidationError) -> str:
-    """The first thing pydantic found, as one line: where, what was expected, what came."""
-    mistake = error.errors(include_url=False)[0]
+    """The first thing pydantic found, as one line: where, what was expected, what came.
+
+    A key that nobody knows comes before all others: a misspelt key is also a missing one.
+    """
+    mistakes = error.errors(include_url=False)
+    mistake = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
     where = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] == "missing":
+        return f"{where}: expected a value, came none"
+    if mistake["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
     came = repr(mistake["input"])
     message = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "value_error" or not where:
         return f"{where}: {message}" if where else message
     return f"{where}: {message} (came: {came if len(came) <= 60 else came[:57] + '...'})"
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

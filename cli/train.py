@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # torch takes seconds to load, and `--help` needs none of it
     from model.recipe import Recipe
     from model.training import Training, Update
 
+_THREADS = "threads of one operation (default: torch's; on a machine with other work to do, 1 is fastest)"
+
 Show = Callable[["Update"], None]
 
 

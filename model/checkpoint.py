@@ -1,5 +1,7 @@
 """Checkpoints: one safetensors file, whose header holds a JSON document under `carousel.checkpoint`.
 
+A digest of document and tensors beside it finds the damage that leaves a file readable.
+
 Tensor names begin with what they belong to: `model.` the weights; `optimizer.`, `state.` and `rng.` are what a
 training needs to go on (see `model.resume`).
 """
@@ -24,6 +26,7 @@ from model.recipe import Recipe, RecipeError
 from model.tasks.characters import CharacterModel
 
 METADATA_KEY = "carousel.checkpoint"
+DIGEST_KEY = "carousel.sha256"
 FORMAT: Final = 1
 BEST = "best.safetensors"
 LAST = "last.safetensors"
@@ -63,8 +66,6 @@ class Document(BaseModel):
     """Of this code, as git describes it; empty where there is no git."""
     created: str
     """UTC, ISO 8601."""
-    tensors_sha256: str = ""
-    """Filled in when the file is written: finds damage that leaves the file readable."""
     progress: Progress | None = None
     """None: nothing here to go on from."""
 
@@ -122,12 +123,12 @@ def write_checkpoint(file: Path, document: Document, tensors: dict[str, Tensor])
 
     Args:
         file: Replaced if it exists.
-        document: Its digest is filled in here.
+        document: What the tensors are.
         tensors: By name, each name beginning with what it belongs to; on any device.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    document = document.model_copy(update={"tensors_sha256": _digest(tensors)})
-    write_whole(file, save(tensors, {METADATA_KEY: document.model_dump_json()}))
+    text = document.model_dump_json()
+    write_whole(file, save(tensors, {METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}))
 
 
 def read_checkpoint(file: Path) -> tuple[Document, dict[str, Tensor]]:
@@ -140,14 +141,15 @@ def read_checkpoint(file: Path) -> tuple[Document, dict[str, Tensor]]:
         raise CheckpointError(f"{file}: no such checkpoint")
     try:
         with safe_open(file, framework="pt") as opened:
-            document = _document(opened.metadata() or {})
+            header = opened.metadata() or {}
+            document = _document(header)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no dict
     except SafetensorError as error:
         raise CheckpointError(f"{file}: not a safetensors file, or cut short ({error})") from error
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    if _digest(tensors) != document.tensors_sha256:
-        raise CheckpointError(f"{file}: damaged, its tensors are not those that were written")
+    if header.get(DIGEST_KEY) != _digest(header[METADATA_KEY], tensors):
+        raise CheckpointError(f"{file}: damaged, it is not what was written")
     return document, tensors
 
 
@@ -198,8 +200,8 @@ def _check(name: str, weight: Tensor, expected: Tensor) -> None:
         raise CheckpointError(f"{name} holds numbers that are not finite")
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].flatten().view(torch.uint8).numpy().tobytes())

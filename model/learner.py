@@ -22,7 +22,6 @@ from model.recipe import Recipe, TrainingRecipe
 from model.schedule import one_cycle
 from model.tasks.characters import CharacterModel, cross_entropy
 
-
 # The second moment follows gradients within some twenty updates: with AdamW's customary 0.999 the short trainings of
 # our recipes end worse (characters-demo: 1.87 against 1.83 bits per character at the same learning rate).
 _BETAS = (0.9, 0.95)

@@ -62,13 +62,13 @@ class Training:
     """
 
     def __init__(self, recipe: Recipe, corpus: Corpus, folder: Path, *, resume: bool = False) -> None:
+        if not resume and (found := [name for name in (BEST, LAST) if (folder / name).exists()]):
+            raise TrainingError(f"{folder} holds {found[0]}: go on with --resume, or give another --out")
         self.recipe, self.folder = recipe, folder
         self._corpus, self._learner = corpus, Learner(recipe, corpus)
         self._lineage, self.progress = uuid.uuid4().hex, Progress()
         if resume:
             self._resume()
-        elif found := [name for name in (BEST, LAST) if (folder / name).exists()]:
-            raise TrainingError(f"{folder} holds {found[0]}: go on with --resume, or give another --out")
         folder.mkdir(parents=True, exist_ok=True)
         history.forget_after(folder, self.progress.updates)
         self._started = time.monotonic() - self.progress.seconds

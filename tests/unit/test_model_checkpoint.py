@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
@@ -60,18 +61,13 @@ def refused(file: Path, line: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def header(file: Path) -> dict[str, Any]:
-    content = file.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    found: dict[str, Any] = json.loads(content[8 : 8 + length])["__metadata__"]
-    return found
-
-
 def rewrite(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the document and leave the tensors, as a hand with an editor would."""
-    document = json.loads(header(file)[METADATA_KEY])
+    """Change the document and leave everything else, as a hand with an editor would."""
+    with safe_open(file, framework="pt") as opened:
+        header = opened.metadata()
+    document = json.loads(header[METADATA_KEY])
     change(document)
-    save_file(load_file(file), file, {METADATA_KEY: json.dumps(document)})
+    save_file(load_file(file), file, header | {METADATA_KEY: json.dumps(document)})
 
 
 def test_what_was_written_comes_back(file: Path, model: CharacterModel) -> None:
@@ -110,7 +106,7 @@ def test_a_flipped_bit_in_a_weight_is_noticed(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-10] ^= 1
     file.write_bytes(content)
-    refused(file, "damaged, its tensors are not those that were written")
+    refused(file, "damaged, it is not what was written")
 
 
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
@@ -138,27 +134,38 @@ def test_a_document_that_is_no_object_is_refused(text: str, tmp_path: Path) -> N
         (lambda document: document.update(format=2), "has format 2, this release reads format 1"),
         (lambda document: document.pop("vocabulary"), "damaged, vocabulary: Field required"),
         (lambda document: document.update(extra=1), "damaged, extra: Extra inputs are not permitted"),
-        (
-            lambda document: document["recipe"]["model"].update(hidden=8),
-            r"is \[.*\] torch.float32, its recipe says \[",
-        ),
-        (lambda document: document["recipe"]["model"].update(hidden=16_384), "its recipe says"),
-        (
-            lambda document: document["recipe"]["model"].update(layers=3),
-            "weights missing or foreign: stack.cells.2",
-        ),
-        (
-            lambda document: document["recipe"]["model"].update(hidden=-1),
-            "model.hidden: Input should be greater",
-        ),
-        (lambda document: document["vocabulary"].append("b"), "its recipe says"),
+        (lambda document: document["metrics"].update(updates=8.0), "damaged, it is not what was written"),
     ],
 )
-def test_a_document_that_does_not_fit_its_tensors_is_refused(
+def test_a_document_that_was_changed_is_refused(
     change: Callable[[dict[str, Any]], object], line: str, file: Path
 ) -> None:
     rewrite(file, change)
     refused(file, line)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "line"),
+    [
+        ({"hidden": 8}, r"stack\.cells\.0\.weight_x is \[16, 3\] torch.float32, its recipe says \[32, 3\]"),
+        ({"hidden": 16_384}, "its recipe says"),
+        ({"layers": 3}, "weights missing or foreign: stack.cells.2"),
+        ({"layers": 1}, "weights missing or foreign: stack.cells.1"),
+        ({"hidden": -1}, "model.hidden: Input should be greater"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_its_weights_is_refused(
+    sizes: dict[str, int], line: str, file: Path, model: CharacterModel
+) -> None:
+    recipe = RECIPE | {"model": RECIPE["model"] | sizes}
+    write_checkpoint(file, DOCUMENT.model_copy(update={"recipe": recipe}), weights(model))
+    refused(file, line)
+
+
+def test_a_vocabulary_that_does_not_fit_its_weights_is_refused(file: Path, model: CharacterModel) -> None:
+    document = DOCUMENT.model_copy(update={"vocabulary": (*DOCUMENT.vocabulary, "z")})
+    write_checkpoint(file, document, weights(model))
+    refused(file, r"embedding\.weight is \[4, 3\] .*, its recipe says \[5, 3\]")
 
 
 def test_weights_that_are_not_finite_are_refused(file: Path, model: CharacterModel) -> None:

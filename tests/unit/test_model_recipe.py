@@ -48,8 +48,9 @@ def test_another_source_changes_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("hidden = 16", "hiden = 16", r"model\.hidden: Field required"),
-        ("layers = 1", "layers = 1\nheads = 2", r"model\.heads: Extra inputs are not permitted \(came: 2\)"),
+        ("hidden = 16", "hiden = 16", r"model\.hiden: unknown key"),
+        ("hidden = 16\n", "", r"model\.hidden: expected a value, came none"),
+        ("layers = 1", "layers = 1\nheads = 2", r"model\.heads: unknown key"),
         ("hidden = 16", "hidden = '16'", r"model\.hidden: Input should be a valid integer \(came: '16'\)"),
         ("streams = 2", "streams = 0", r"training\.streams: .* greater than or equal to 1 \(came: 0\)"),
         ("learning_rate = 1e-3", "learning_rate = -1", r"training\.learning_rate: .* greater than 0"),

@@ -1,0 +1,45 @@
+# Targets: service (no torch), service-gpu (CUDA), trainer (torch). No feature of BuildKit is needed; the
+# classic builder builds every stage above its target, so the small ones come first.
+# PIP_ARGS goes to pip: another index, or --find-links wheels for wheels put into a folder of that name.
+
+FROM python:3.11-slim-bookworm AS base
+RUN useradd --uid 10001 --create-home carousel && install -d -o carousel /models /runs
+ENV PATH=/opt/carousel/bin:$PATH PYTHONUNBUFFERED=1
+USER carousel
+WORKDIR /home/carousel
+ENTRYPOINT ["carousel"]
+
+FROM base AS served
+ENV CAROUSEL_MODELS=/models CAROUSEL_HOST=0.0.0.0 CAROUSEL_LOG_FORMAT=json
+EXPOSE 8001 8002
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
+    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8002/readyz', timeout=2)"]
+CMD ["serve"]
+
+FROM python:3.11-slim-bookworm AS build
+ARG PIP_ARGS=""
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/carousel/bin:$PATH
+RUN python3 -m venv /opt/carousel
+WORKDIR /src
+COPY . .
+
+FROM build AS build-service
+RUN pip install $PIP_ARGS --constraint constraints.txt '.[cpu]' && pip uninstall --yes pip setuptools
+
+FROM served AS service
+COPY --from=build-service /opt/carousel /opt/carousel
+
+FROM build AS build-trainer
+RUN pip install $PIP_ARGS --constraint constraints.txt torch==2.13.0 \
+    && pip install $PIP_ARGS --constraint constraints.txt '.[cpu,train,export]' && pip uninstall --yes pip setuptools
+
+FROM base AS trainer
+COPY --from=build-trainer /opt/carousel /opt/carousel
+CMD ["--help"]
+
+FROM build AS build-service-gpu
+RUN pip install $PIP_ARGS --constraint constraints.txt '.[gpu]' && pip uninstall --yes pip setuptools
+
+FROM served AS service-gpu
+COPY --from=build-service-gpu /opt/carousel /opt/carousel
+ENV CAROUSEL_PROVIDER=cuda

@@ -1,0 +1,81 @@
+"""The contract document: read strictly, and in agreement with itself."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from carousel.contract import Contract, ContractError, Port
+from carousel.graph import TensorType, disagreements, graph_inputs, graph_outputs
+from tests.fakes import contract
+
+
+def test_a_contract_survives_its_own_json() -> None:
+    assert Contract.from_json(contract().to_json()) == contract()
+
+
+def changed(change: Callable[[dict[str, Any]], Any]) -> str:
+    document = json.loads(contract().to_json())
+    change(document)
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{", "not a JSON object"),
+        ("[]", "not a JSON object"),
+        ("7", "not a JSON object"),
+        (changed(lambda d: d.update(format=2)), "has format 2, this release reads format 1"),
+        (changed(lambda d: d.pop("format")), "has format None"),
+        (changed(lambda d: d.update(tusk=d.pop("task"))), "tusk: unknown key"),
+        (changed(lambda d: d.pop("task")), "task: expected a value, came none"),
+        (changed(lambda d: d.update(kind="leap")), r"kind: Input should be 'step' \(came: 'leap'\)"),
+        (changed(lambda d: d["planes"][0].update(size=2)), "segments do not add up to the state size 2"),
+        (changed(lambda d: d.update(initial=[0.0, 0.0])), "initial row has 2 values, expected 1"),
+        (changed(lambda d: d.update(lengths="x")), "a name is used twice"),
+        (changed(lambda d: d.update(recurrence="gru x 9")), "signature does not belong to this layout"),
+        (changed(lambda d: d["inputs"][0].update(dtype="float8")), "inputs.0.dtype"),
+        (changed(lambda d: d["outputs"][0].update(shape=[0])), "outputs.0.shape.0"),
+        (changed(lambda d: d.update(invariant="yes")), "invariant: Input should be a valid boolean"),
+    ],
+)
+def test_a_document_that_is_wrong_is_one_line_that_says_where(text: str, line: str) -> None:
+    with pytest.raises(ContractError, match=line) as caught:
+        Contract.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_port_and_its_vocabulary_agree() -> None:
+    with pytest.raises(ValueError, match="unknown token 2 is outside"):
+        Port(name="t", dtype="int64", vocabulary=("a", "b"), unknown=2)
+    with pytest.raises(ValueError, match="2 symbols for an output of shape"):
+        Port(name="t", dtype="float32", shape=(3,), vocabulary=("a", "b"))
+
+
+def test_the_layout_hash_changes_with_whatever_gives_a_row_its_meaning() -> None:
+    plain = contract()
+    for change in (
+        {"recurrence": "gru x 1"},
+        {"outputs": (Port(name="y", dtype="float32", shape=(2,)),)},
+        {"segments": (plain.segments[0].model_copy(update={"name": "layer0.cell"}),)},
+    ):
+        assert plain.model_copy(update=change).layout_hash() != plain.layout_hash()
+    assert plain.model_copy(update={"max_steps": 7}).layout_hash() == plain.layout_hash()
+
+
+def test_a_graph_is_held_against_its_contract() -> None:
+    promised = contract()
+    inputs, outputs = graph_inputs(promised), graph_outputs(promised)
+    renamed = {"x": TensorType("float32", ("batch", "time"))}
+    assert disagreements(promised, {**inputs, **renamed}, outputs) == []
+    for wrong in (
+        TensorType("float64", ("B", "T")),
+        TensorType("float32", ("B", "T", 2)),
+        TensorType("float32", (1, "T")),
+    ):
+        (line,) = disagreements(promised, {**inputs, "x": wrong}, outputs)
+        assert line.startswith("input 'x' is float32[B, T] in the contract")
+    assert len(disagreements(promised, inputs, {**outputs, "z": outputs["y"]})) == 1
+    assert len(disagreements(promised, {}, outputs)) == len(inputs)
