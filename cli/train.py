@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (default: runs/NAME-OF-RECIPE)"
     )
-    parser.add_argument(
-        "--threads", type=_count, metavar="N", help="threads of one operation (default: torch's)"
-    )
+    parser.add_argument("--threads", type=_count, metavar="N", help=_THREADS)
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint of the run folder"
     )

@@ -26,8 +26,10 @@ from model.recipe import Recipe
 from model.revision import revision
 from model.tasks.characters import bits, evaluate
 
-EVALUATION_STREAMS = 64
-"""Enough to be fast; the figure that is kept at the end comes from a single stream."""
+_EVALUATION_STREAMS = 64
+_EVALUATION_CHARACTERS = 4096
+"""Side by side, to be fast, but each stream long enough that its cold start does not count; the figure that is kept
+at the end comes from a single stream."""
 
 
 class TrainingError(CarouselError):
@@ -124,7 +126,9 @@ class Training:
         return metrics
 
     def _evaluate(self, training_nats: float) -> float:
-        nats = evaluate(self._learner.model, self._corpus.validation, EVALUATION_STREAMS)
+        held_out = self._corpus.validation
+        streams = min(_EVALUATION_STREAMS, len(held_out) // _EVALUATION_CHARACTERS + 1)
+        nats = evaluate(self._learner.model, held_out, streams)
         before = self.progress
         better = before.best_nats is None or nats < before.best_nats
         found = {

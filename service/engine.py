@@ -54,6 +54,7 @@ class Engine:
         self._scheduler = scheduler
         self._dispatch = dispatch
         self._metrics = metrics
+        self._of_model = {key: metrics.of_model(key) for key in models}
         self._soon = soon
         self._queue_chunks = queue_chunks
         self._running = False
@@ -170,38 +171,40 @@ class Engine:
     def _start(self, batch: Batch) -> None:
         model = self.models[batch.model]
         now = self.clock()
-        waits = self._metrics.queue_seconds.labels(model.key)
+        metrics = self._of_model[batch.model]
         for part in batch.slices:
             if not part.chunk.started:
                 part.chunk.started = True
                 part.chunk.row = model.rows.take()
-                waits.observe(now - part.chunk.queued_at)
-        self._metrics.batch_chunks.labels(model.key).observe(len(batch.slices))
-        self._metrics.padding.labels(model.key).inc(batch.padding)
+                metrics.queue_seconds.observe(now - part.chunk.queued_at)
+        metrics.batch_chunks.observe(len(batch.slices))
+        metrics.padding.inc(batch.padding)
         self._running = True
         self._dispatch(lambda: model.backend.run(batch.run()), lambda result: self._finished(batch, result))
 
     def _finished(self, batch: Batch, result: Result | Exception) -> None:
         self._running = False
-        model = self.models[batch.model]
+        model, metrics = self.models[batch.model], self._of_model[batch.model]
         if isinstance(result, Exception):
-            self._metrics.failed_runs.labels(model.key).inc()
+            metrics.failed_runs.inc()
             _log.error("run_failed", model=model.key, chunks=len(batch.slices), exc_info=result)
             failure = BackendFailedError("inference failed; nothing was applied")
             for part in batch.slices:
                 self._fail(part.chunk, failure)
         else:
-            self._metrics.run_seconds.labels(model.key).observe(result.seconds)
-            for position, part in enumerate(batch.slices):
-                self._advance(model, part, position, result)
+            metrics.run_seconds.observe(result.seconds)
+            steps = [self._advance(model, part, k, result) for k, part in enumerate(batch.slices)]
+            metrics.chunks.inc(len(steps) - steps.count(0))
+            metrics.steps.inc(sum(steps))
         self._pump()
 
-    def _advance(self, model: ServedModel, part: Slice, position: int, result: Result) -> None:
+    def _advance(self, model: ServedModel, part: Slice, position: int, result: Result) -> int:
+        """Take one slice's result; returns the number of steps that it committed."""
         chunk, session = part.chunk, part.chunk.session
         if session.gone is not None:
             self._fail(chunk, session.gone)
         elif not result.finite[position]:
-            self._metrics.not_finite.labels(model.key).inc()
+            self._of_model[model.key].not_finite.inc()
             self._fail(
                 chunk,
                 StateNotFiniteError(
@@ -214,15 +217,14 @@ class Engine:
             chunk.done += part.steps
             if chunk.done == chunk.steps.length:
                 self._commit(model, chunk)
-            else:
-                self._scheduler.add(chunk)
+                return chunk.steps.length
+            self._scheduler.add(chunk)
+        return 0
 
     def _commit(self, model: ServedModel, chunk: Chunk) -> None:
         answer, freed = chunk.session.commit(chunk, self.clock())
         model.rows.give(freed)
         self.queued -= 1
-        self._metrics.steps.labels(model.key).inc(answer.length)
-        self._metrics.chunks.labels(model.key).inc()
         self._next_of(chunk.session)
         for waiter in chunk.waiters:
             waiter(answer)

@@ -1,11 +1,26 @@
 """Every metric of the service. Base units; labels only from closed sets (models, methods, codes, reasons)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
-_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_CHUNKS = (1.0, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """The metrics of one model, looked up once: finding a label's child costs as much as counting."""
+
+    steps: Counter
+    chunks: Counter
+    batch_chunks: Histogram
+    padding: Counter
+    run_seconds: Histogram
+    queue_seconds: Histogram
+    failed_runs: Counter
+    not_finite: Counter
 
 
 class Metrics:
@@ -14,13 +29,38 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests()
-        self._chunks()
-        self._runs()
         self._sessions()
+        self._models = ModelMetrics(
+            steps=self._counter("steps", "Steps committed."),
+            chunks=self._counter("chunks", "Chunks committed."),
+            batch_chunks=self._histogram("batch_chunks", "Sessions advanced by one run.", _CHUNKS),
+            padding=self._counter("padding_steps", "Steps run for nobody."),
+            run_seconds=self._histogram("run_duration_seconds", "Time of one run in the runtime.", _SECONDS),
+            queue_seconds=self._histogram(
+                "queue_duration_seconds", "Time from admission to the start of a chunk's first run.", _SECONDS
+            ),
+            failed_runs=self._counter("failed_runs", "Runs that raised an error."),
+            not_finite=self._counter(
+                "nonfinite_states", "Chunks refused because the state became NaN or infinite."
+            ),
+        )
+
+    def of_model(self, key: str) -> ModelMetrics:
+        """The metrics of one model, known by name and version."""
+        metrics = {
+            field.name: getattr(self._models, field.name).labels(key) for field in fields(ModelMetrics)
+        }
+        return ModelMetrics(**metrics)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read when it is scraped."""
         Gauge(name, help_text, registry=self.registry).set_function(value)
+
+    def _counter(self, name: str, help_text: str) -> Counter:
+        return Counter(f"carousel_{name}", help_text, ["model"], registry=self.registry)
+
+    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"carousel_{name}", help_text, ["model"], buckets=buckets, registry=self.registry)
 
     def _requests(self) -> None:
         registry = self.registry
@@ -35,11 +75,6 @@ class Metrics:
             registry=registry,
         )
         self.streams = Gauge("carousel_streams", "Open streams.", registry=registry)
-
-    def _chunks(self) -> None:
-        registry, model = self.registry, ["model"]
-        self.steps = Counter("carousel_steps", "Steps committed.", model, registry=registry)
-        self.chunks = Counter("carousel_chunks", "Chunks committed.", model, registry=registry)
         self.replays = Counter(
             "carousel_replays", "Repeated chunks answered from what was kept.", registry=registry
         )
@@ -49,40 +84,6 @@ class Metrics:
         self.refused = Counter("carousel_refused", "Chunks and calls refused.", ["reason"], registry=registry)
         self.dropped = Counter(
             "carousel_dropped_chunks", "Queued chunks whose callers had left.", registry=registry
-        )
-
-    def _runs(self) -> None:
-        registry, model = self.registry, ["model"]
-        self.batch_chunks = Histogram(
-            "carousel_batch_chunks",
-            "Sessions advanced by one run.",
-            model,
-            buckets=_CHUNKS,
-            registry=registry,
-        )
-        self.padding = Counter("carousel_padding_steps", "Steps run for nobody.", model, registry=registry)
-        self.run_seconds = Histogram(
-            "carousel_run_duration_seconds",
-            "Time of one run in the runtime.",
-            model,
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.queue_seconds = Histogram(
-            "carousel_queue_duration_seconds",
-            "Time from admission to the start of a chunk's first run.",
-            model,
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.failed_runs = Counter(
-            "carousel_failed_runs", "Runs that raised an error.", model, registry=registry
-        )
-        self.not_finite = Counter(
-            "carousel_nonfinite_states",
-            "Chunks refused because the state became NaN or infinite.",
-            model,
-            registry=registry,
         )
 
     def _sessions(self) -> None:

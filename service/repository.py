@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class ModelError(CarouselError):
     """A model that cannot be served; says which file and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ServedModel:
     """A loaded model with its rows."""
 
@@ -40,12 +41,12 @@ class ServedModel:
     backend: Backend
     rows: RowAllocator
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Name and version, as the scheduler and the metrics know the model."""
         return f"{self.name}/{self.version}"
 
-    @property
+    @cached_property
     def step_bytes(self) -> int:
         """Bytes of the answer to one step."""
         return sum(port.size * NUMPY[port.dtype].itemsize for port in self.contract.outputs)
@@ -56,7 +57,7 @@ class ServedModel:
         plane = self.contract.planes[0]
         return plane.size * NUMPY[plane.dtype].itemsize
 
-    @property
+    @cached_property
     def chunk_steps(self) -> int:
         """Longest chunk in steps: its answer must fit into a session's window."""
         return max(1, min(CHUNK_STEPS, WINDOW_BYTES // self.step_bytes))

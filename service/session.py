@@ -34,11 +34,6 @@ class Answer:
     length: int
     outputs: tuple[bytes, ...]
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all outputs."""
-        return sum(map(len, self.outputs))
-
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -85,6 +80,7 @@ class Chunk:
 class _Kept:
     digest: int
     answer: Answer
+    size_bytes: int
 
 
 class Session:
@@ -137,7 +133,7 @@ class Session:
                 f"acknowledged: expected at most {self.next_index}, the number of committed steps, got {index}"
             )
         while self.kept and self.kept[0].answer.first + self.kept[0].answer.length <= index:
-            self.kept_bytes -= self.kept.popleft().answer.size_bytes
+            self.kept_bytes -= self.kept.popleft().size_bytes
 
     def place(self, steps: Steps) -> Chunk | Answer | None:
         """Decide what a chunk is.
@@ -191,8 +187,9 @@ class Session:
         self.row, freed = chunk.row, self.row
         self.next_index = chunk.end
         if chunk.steps.first is not None:
-            self.kept.append(_Kept(chunk.steps.digest, answer))
-            self.kept_bytes += answer.size_bytes
+            size_bytes = sum(map(len, answer.outputs))
+            self.kept.append(_Kept(chunk.steps.digest, answer, size_bytes))
+            self.kept_bytes += size_bytes
         self.last_used = now
         return answer, freed
 
