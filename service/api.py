@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -9,12 +10,14 @@ import grpc
 from carousel.wire import carousel_pb2 as pb
 from carousel.wire.carousel_pb2_grpc import CarouselServicer
 from service.decode import decode_steps
+from service.dispatcher import settle
 from service.engine import Engine
 from service.errors import InvalidInputError, ModelNotFoundError, ServiceError, SessionClosedError
 from service.metrics import Metrics
 from service.replays import Replays
 from service.repository import ServedModel
 from service.session import WINDOW_BYTES, WINDOW_CHUNKS, Answer
+from service.sessions import MAX_TTL_S
 from service.stream import STREAM_CHUNKS, StreamCall
 
 if TYPE_CHECKING:
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
 OWNER = "anonymous"
 """Whose sessions these are: everybody is the same owner until identities can be configured."""
-MAX_TTL_S = 30 * 86400.0
 
 
 class Api(CarouselServicer):
@@ -53,20 +55,13 @@ class Api(CarouselServicer):
             raise steps
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
-        def answered(outcome: Answer | ServiceError) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, ServiceError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        chunk = self._engine.submit(session, steps, answered)
+        waiter = partial(settle, future)
+        chunk = self._engine.submit(session, steps, waiter)
         try:
             answer = await future
         finally:
             if chunk is not None:
-                self._engine.leave(chunk, answered)
+                self._engine.leave(chunk, waiter)
         return _step_response(model, answer)
 
     async def Open(self, request: pb.OpenRequest, context: "Context") -> pb.OpenResponse:

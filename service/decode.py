@@ -38,7 +38,8 @@ def decode_steps(
     chunks: list[Steps | InvalidInputError] = []
     start = 0
     for first, length, index in zip(first_indices, lengths, acknowledged, strict=True):
-        inputs = tuple(array[start : start + length] for array in arrays)
+        # A copy, or a step that waits would keep the whole message in memory.
+        inputs = tuple(array[start : start + length].copy() for array in arrays)
         start += length
         mistake = None if sound else _first_mistake(contract.inputs, inputs)
         chunks.append(mistake or Steps(first, length, index, _digest(inputs), inputs))

@@ -4,9 +4,20 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+def settle(future: asyncio.Future[T], outcome: T | Exception) -> None:
+    """Give a future its result or its exception, unless whoever waited has left."""
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 class Dispatch(Protocol):
@@ -42,15 +53,7 @@ class Dispatcher:
         """Run a job and wait for its result."""
         future: asyncio.Future[T] = self._loop.create_future()
 
-        def done(result: T | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        self(job, done)
+        self(job, partial(settle, future))
         return await future
 
     def stop(self, timeout_s: float) -> bool:

@@ -29,6 +29,9 @@ from service.scheduler import Scheduler
 from service.session import Answer, Chunk, Session, Steps, Waiter
 from service.sessions import SessionTable
 
+CHUNK_WAITERS = 64
+"""Callers that may wait for one chunk. Repeating a chunk costs its client nothing, so it must be bounded here."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -76,10 +79,10 @@ class Engine:
             What the caller waits for and may `leave`; None if it has been answered from what was kept.
 
         Raises:
-            ServiceError: the chunk was refused; nothing changed.
+            ServiceError: the chunk was refused, and is as if it had never come.
         """
         if session.gone is not None:
-            raise session.gone.with_traceback(None)  # one object, raised many times
+            raise session.gone.again()
         session.acknowledge(steps.acknowledged)
         session.last_used = now = self.clock()
         found = session.place(steps)
@@ -88,6 +91,10 @@ class Engine:
             waiter(found)
             return None
         if found is not None:
+            if len(found.waiters) >= CHUNK_WAITERS:
+                raise QueueFullError(
+                    f"{CHUNK_WAITERS} callers wait for this chunk already; wait for one of them"
+                )
             self._metrics.joins.inc()
             found.waiters.append(waiter)
             return found
@@ -104,7 +111,7 @@ class Engine:
         """A caller no longer waits. A queued chunk that nobody waits for is dropped with all later ones."""
         if waiter in chunk.waiters:
             chunk.waiters.remove(waiter)
-        if chunk.waiters or chunk.started or chunk.dropped or chunk.session.gone is not None:
+        if chunk.waiters or chunk.started or chunk.dropped:
             return
         expected = chunk.first
         dropped = self._drop(chunk)
@@ -124,8 +131,11 @@ class Engine:
         self._metrics.ended.labels(
             reason.__name__.removeprefix("Session").removesuffix("Error").lower()
         ).inc()
-        if not (session.pending and session.pending[0].started):
-            self._free(session)
+        self.models[session.model].rows.give(
+            session.row
+        )  # a run that reads it ends before anybody can take it
+        session.row = INITIAL_ROW
+        session.forget_answers()
         queued = [chunk for chunk in session.pending if not chunk.started]
         if queued:
             self._drop(queued[0])
@@ -234,8 +244,6 @@ class Engine:
         session, expected = chunk.session, chunk.first
         self.models[session.model].rows.give(chunk.row)
         dropped = self._drop(chunk)
-        if session.gone is not None:
-            self._free(session)
         self._refuse(chunk, error)
         for later in dropped[1:]:
             self._refuse(
@@ -269,11 +277,7 @@ class Engine:
         if session.pending:
             self._scheduler.add(session.pending[0])
 
-    def _free(self, session: Session) -> None:
-        self.models[session.model].rows.give(session.row)
-        session.row = INITIAL_ROW
-
     @staticmethod
     def _refuse(chunk: Chunk, error: ServiceError) -> None:
         for waiter in chunk.waiters:
-            waiter(error)
+            waiter(error.again())

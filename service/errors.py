@@ -1,10 +1,18 @@
 """What can go wrong with a request, in the words of the domain. `service/status.py` translates to gRPC."""
 
+from typing import Self
+
 from carousel.errors import CarouselError
 
 
 class ServiceError(CarouselError):
     """A request that is refused. The message may be shown to the caller."""
+
+    def again(self) -> Self:
+        """A copy to raise or to hand out: an error that is kept must not collect the frames it was raised through."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        return twin
 
 
 class InvalidInputError(ServiceError):

@@ -42,7 +42,10 @@ async def open_grpc(
 def _options(settings: Settings) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
+        (
+            "grpc.max_send_message_length",
+            -1,
+        ),  # windows and frames bound answers; what was applied must go out
         ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its callers
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
@@ -52,7 +55,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:
-    address = f"{settings.host}:{settings.grpc_port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
     credentials = _credentials(settings)
     try:
         if credentials is None:

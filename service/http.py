@@ -1,5 +1,6 @@
 """The HTTP port: `/metrics`, `/healthz`, `/readyz`. A thread of its own, so that a scrape never waits for a step."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -7,6 +8,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 if TYPE_CHECKING:
@@ -16,10 +18,21 @@ READ_TIMEOUT_S = 5.0
 POLL_S = 0.1
 """How long `stop` may have to wait."""
 
+_log = structlog.get_logger(__name__)
+
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+        """A connection that broke or timed out concerns nobody but its client."""
+        _log.info("http_connection_failed", client=str(client_address))
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(WSGIRequestHandler):
@@ -43,7 +56,8 @@ class HttpPort:
             registry: What `/metrics` shows.
             ready: None when the service takes steps, otherwise why it does not.
         """
-        self._server = make_server(host, port, _application(registry, ready), _Server, _Handler)
+        kind = _Server6 if ":" in host else _Server
+        self._server = make_server(host, port, _application(registry, ready), kind, _Handler)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="http", daemon=True).start()
 

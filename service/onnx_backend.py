@@ -36,6 +36,7 @@ class OnnxBackend:
     def run(self, run: Run) -> Result:
         """Advance every session of the batch; see `Backend.run`."""
         (*outputs, states), seconds = self._call(run)
+        self._check_shapes(run, outputs, states)
         finite = np.isfinite(states).all(axis=1)
         if finite.all():
             self._rows[run.write_rows] = states
@@ -45,14 +46,24 @@ class OnnxBackend:
 
     def warm_up(self, batch_chunks: int) -> None:
         """Run every power of two up to the largest batch on the initial row, and throw the results away."""
-        size = 1
-        while size <= batch_chunks:
-            inputs = tuple(
-                np.zeros((size, 1, *port.shape), NUMPY[port.dtype]) for port in self._contract.inputs
-            )
+        sizes = [1 << power for power in range(batch_chunks.bit_length())]
+        for size, steps in [(size, 1) for size in sizes] + [(1, 2)]:
+            inputs = tuple(np.zeros((size, steps, *p.shape), NUMPY[p.dtype]) for p in self._contract.inputs)
             rows = np.full(size, INITIAL_ROW)
-            self._call(Run(rows, rows, np.ones(size, np.int32), inputs))
-            size *= 2
+            run = Run(rows, rows, np.full(size, steps, np.int32), inputs)
+            (*outputs, states), _ = self._call(run)
+            self._check_shapes(run, outputs, states)
+
+    def _check_shapes(
+        self, run: Run, outputs: list[NDArray[np.generic]], states: NDArray[np.generic]
+    ) -> None:
+        """Hold what came out against the contract: other shapes would misplace answers, and a graph does not tell."""
+        sizes = (len(run.lengths), run.inputs[0].shape[1])
+        expected = [(*sizes, *port.shape) for port in self._contract.outputs]
+        expected.append((sizes[0], self._contract.state_size))
+        for name, shape, array in zip(self._fetches, expected, (*outputs, states), strict=True):
+            if array.shape != shape:
+                raise ValueError(f"{name}: expected {list(shape)}, got {list(array.shape)}")
 
     def _call(self, run: Run) -> tuple[list[NDArray[np.generic]], float]:
         feeds = {port.name: array for port, array in zip(self._contract.inputs, run.inputs, strict=True)}

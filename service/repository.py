@@ -77,7 +77,9 @@ def find_models(repository: Path) -> dict[str, Path]:
     found = {}
     for folder in sorted(repository.iterdir()):
         versions = [path for path in folder.glob("*/model.onnx") if path.parent.name.isdecimal()]
-        if versions and _NAME.fullmatch(folder.name):
+        if versions and not _NAME.fullmatch(folder.name):
+            raise ModelError(f"{folder}: expected a name of letters, digits, '_', '.' and '-', up to 128")
+        if versions:
             found[folder.name] = max(versions, key=lambda path: int(path.parent.name))
     if not found:
         raise ModelError(
@@ -111,9 +113,16 @@ def load_model(name: str, path: Path, provider: Provider, threads: int, rows: in
     )
     if problems:
         raise ModelError(f"{path}: contract and graph disagree: {problems[0]}")
-    return ServedModel(
-        name, path.parent.name, contract, OnnxBackend(session, contract, rows), RowAllocator(rows)
-    )
+    try:
+        backend = OnnxBackend(session, contract, rows)
+    except MemoryError as error:
+        raise ModelError(f"{path}: no memory for {rows} rows of {contract.state_size} numbers") from error
+    model = ServedModel(name, path.parent.name, contract, backend, RowAllocator(rows))
+    if model.step_bytes > WINDOW_BYTES:
+        raise ModelError(
+            f"{path}: one step answers {model.step_bytes} bytes, a session keeps at most {WINDOW_BYTES}"
+        )
+    return model
 
 
 def _graph_types(nodes: "Sequence[onnxruntime.NodeArg]") -> dict[str, TensorType]:

@@ -7,6 +7,7 @@ that a single step waits for at most one such run of each other queue.
 """
 
 from collections import deque
+from collections.abc import Mapping
 
 from service.batch import Batch, Slice
 from service.session import Chunk
@@ -15,7 +16,13 @@ from service.session import Chunk
 class Scheduler:
     """Ready chunks, oldest first."""
 
-    def __init__(self, batch_chunks: int, run_steps: int) -> None:
+    def __init__(self, batch_chunks: int, run_steps: Mapping[str, int]) -> None:
+        """Make a scheduler without work.
+
+        Args:
+            batch_chunks: Most chunks of a batch.
+            run_steps: Most steps of a run, by model.
+        """
         self.batch_chunks = batch_chunks
         self.run_steps = run_steps
         self._queues: dict[tuple[str, int], deque[tuple[int, Chunk]]] = {}
@@ -45,4 +52,4 @@ class Scheduler:
         return Batch(key[0], tuple(slices))
 
     def _next_steps(self, chunk: Chunk) -> int:
-        return min(chunk.steps.length - chunk.done, self.run_steps)
+        return min(chunk.steps.length - chunk.done, self.run_steps[chunk.session.model])

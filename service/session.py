@@ -115,7 +115,7 @@ class Session:
         self.pending: deque[Chunk] = deque()
         """Queued chunks in order; the first may be running."""
         self.gone: ServiceError | None = None
-        """Why the session is no more, once it is."""
+        """Why the session is no more, once it is. Hand out `again()`."""
 
     @property
     def tail(self) -> int:
@@ -135,6 +135,11 @@ class Session:
         while self.kept and self.kept[0].answer.first + self.kept[0].answer.length <= index:
             self.kept_bytes -= self.kept.popleft().size_bytes
 
+    def forget_answers(self) -> None:
+        """The session is no more: nobody may ask again."""
+        self.kept.clear()
+        self.kept_bytes = 0
+
     def place(self, steps: Steps) -> Chunk | Answer | None:
         """Decide what a chunk is.
 
@@ -149,7 +154,7 @@ class Session:
         if first is None or first == tail:
             return None
         for chunk in self.pending:
-            if chunk.first == first:
+            if chunk.steps.first == first:  # a chunk that was not numbered has no name to be joined by
                 self._check_same(first, chunk.steps.length, chunk.steps.digest, steps)
                 return chunk
         for kept in self.kept:

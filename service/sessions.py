@@ -18,8 +18,10 @@ from service.errors import (
 )
 from service.session import Session
 
+MAX_TTL_S = 30 * 86400.0
 TOMBSTONES = 100_000
 TOMBSTONE_S = 3600.0
+PENDING_RECHECK_S = 0.1
 ID_CHARACTERS = 128
 
 _WORDS: dict[type[SessionGoneError], str] = {
@@ -103,22 +105,22 @@ class SessionTable:
         self._forget_deadlines()
         return gone
 
-    def overdue(self, now: float) -> list[Session]:
-        """Sessions whose time-to-live has passed and that have nothing queued. They stay until removed.
+    def overdue(self, now: float, at_most: int) -> list[Session]:
+        """Sessions whose time-to-live has passed and that have nothing queued. They are told once: remove them.
 
         Each session is looked at once per time-to-live, not once per step: a deadline that was moved by a
         step is put back only when it comes up.
         """
-        found = []
-        while self._deadlines and self._deadlines[0][0] <= now:
+        found: list[Session] = []
+        while self._deadlines and self._deadlines[0][0] <= now and len(found) < at_most:
             _, number, session = heapq.heappop(self._deadlines)
             if session.gone is not None:
                 continue
-            deadline = (now if session.pending else session.last_used) + session.ttl_s
-            if deadline <= now:
+            if not session.pending and session.last_used + session.ttl_s <= now:
                 found.append(session)
             else:
-                heapq.heappush(self._deadlines, (deadline, number, session))
+                later = max(session.last_used + session.ttl_s, now + PENDING_RECHECK_S)
+                heapq.heappush(self._deadlines, (later, number, session))
         return found
 
     def _forget_deadlines(self) -> None:

@@ -15,6 +15,7 @@ from carousel.contract import first_mistake
 from carousel.errors import CarouselError
 from service.log import LogFormat
 from service.runtime import Provider
+from service.sessions import MAX_TTL_S
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     """threads of one run; more than one pays only where whole cores are idle"""
     max_sessions: Annotated[int, Field(ge=1)] = 100_000
     """open sessions, idle ones included"""
-    session_ttl_s: Annotated[float, Field(gt=0)] = 3600.0
+    session_ttl_s: Annotated[float, Field(gt=0, le=MAX_TTL_S)] = 3600.0
     """seconds without a step after which a session expires, unless its client asked otherwise"""
     max_queued_chunks: Annotated[int, Field(ge=1)] = 8192
     """chunks waiting or running; more are refused"""

@@ -31,6 +31,7 @@ STREAM_BYTES = 32 << 20
 STREAM_HANDLES = 1 << 20
 FRAME_BYTES = 1 << 20
 """An answer frame of this size is full."""
+NOT_ATTACHED = InvalidInputError("frame: no session of it is attached")
 
 
 @dataclass(eq=False, slots=True)
@@ -41,7 +42,8 @@ class _Caller:
     model: ServedModel | None
     handle: int
     first: int
-    answer_bytes: int
+    budget_bytes: int
+    """What its answer takes, if there is one."""
     outcome: Answer | ServiceError | None = None
 
     def __call__(self, outcome: Answer | ServiceError) -> None:
@@ -119,65 +121,74 @@ class StreamCall:
         await self._written.wait()
 
     def _attach(self, attach: Attach) -> None:
+        if len(attach.sessions) > STREAM_CHUNKS:
+            raise InvalidInputError(
+                f"attach: expected at most {STREAM_CHUNKS} sessions at once, got {len(attach.sessions)}"
+            )
         if len(self._handles) + len(attach.sessions) > STREAM_HANDLES:
-            raise InvalidInputError(f"attach: expected at most {STREAM_HANDLES} handles a stream")
+            raise InvalidInputError(
+                f"attach: expected at most {STREAM_HANDLES} handles a stream; open a new stream"
+            )
         answer = Attached(first_handle=len(self._handles))
         for position, session_id in enumerate(attach.sessions):
             try:
                 session = self._engine.table.get(self._owner, session_id, self._engine.clock())
             except ServiceError as error:
-                self._handles.append(error)
+                self._handles.append(error.again())
                 answer.next_indices.append(0)
                 answer.errors.append(chunk_error(position, error))
             else:
                 self._handles.append(session)
                 answer.next_indices.append(session.next_index)
-        self._open_chunks += len(attach.sessions)
+        self._open_chunks += 1 + len(attach.sessions)
         self._send(answer)
 
     def _take(self, frame: StepFrame) -> None:
+        count = len(frame.handles)
+        if count > STREAM_CHUNKS:
+            raise InvalidInputError(f"frame: expected at most {STREAM_CHUNKS} chunks, got {count}")
         try:
             handles, first_indices, lengths, acknowledged = columns(frame)
         except FrameError as error:
             raise InvalidInputError(str(error)) from error
-        count = len(handles)
-        if count > STREAM_CHUNKS:
-            raise InvalidInputError(f"frame: expected at most {STREAM_CHUNKS} chunks, got {count}")
         sessions = [self._session(handle) for handle in handles]
         model = self._model(sessions)
         firsts: Sequence[int | None] = first_indices or [None] * count
-        chunks: Sequence[Steps | ServiceError | None] = [None] * count
-        if model is not None:
+        chunks: Sequence[Steps | ServiceError]
+        if model is None:
+            chunks = [NOT_ATTACHED] * count
+        else:
             chunks = decode_steps(model.contract, frame.inputs, firsts, lengths, acknowledged or [0] * count)
         for session, handle, first, length, chunk in zip(
             sessions, handles, firsts, lengths, chunks, strict=True
         ):
-            answer_bytes = length * model.step_bytes if model is not None else 0
-            caller = _Caller(self, model, handle, first or 0, answer_bytes)
+            budget_bytes = length * model.step_bytes if model is not None else 0
+            caller = _Caller(self, model, handle, first or 0, budget_bytes)
             self._open_chunks += 1
-            self._open_bytes += answer_bytes
+            self._open_bytes += budget_bytes
             self._submit(session, chunk, caller)
 
-    def _submit(
-        self, session: Session | ServiceError, steps: Steps | ServiceError | None, caller: _Caller
-    ) -> None:
+    def _submit(self, session: Session | ServiceError, steps: Steps | ServiceError, caller: _Caller) -> None:
         if isinstance(session, ServiceError):
-            return caller(session)
+            return caller(session.again())
         if not isinstance(steps, Steps):
-            return caller(steps or InvalidInputError("frame: no session of it could be attached"))
+            return caller(steps)
         if steps.first is None:
             caller.first = session.tail
         try:
             chunk = self._engine.submit(session, steps, caller)
         except ServiceError as error:
-            return caller(error)
+            return caller(error.again())
         if chunk is not None:
             self._waiting[caller] = chunk
         return None
 
     def _session(self, handle: int) -> Session | ServiceError:
         if handle < len(self._handles):
-            return self._handles[handle]
+            found = self._handles[handle]
+            if isinstance(found, Session) and found.gone is not None:
+                self._handles[handle] = found = found.gone.again()  # a stream keeps no dead session in memory
+            return found
         return InvalidInputError(
             f"handle: expected one of the {len(self._handles)} attached on this stream, got {handle}"
         )
@@ -204,11 +215,11 @@ class StreamCall:
                     return
                 if isinstance(item, Attached):
                     await self._context.write(StreamResponse(attached=item))
-                    self._open_chunks -= len(item.next_indices)
+                    self._open_chunks -= 1 + len(item.next_indices)
                 else:
                     await self._context.write(StreamResponse(answers=_answer_frame(item)))
                     self._open_chunks -= len(item)
-                    self._open_bytes -= sum(caller.answer_bytes for caller in item)
+                    self._open_bytes -= sum(caller.budget_bytes for caller in item)
                 self._written.set()
 
 
@@ -224,7 +235,7 @@ def _frames(ready: list[_Caller | Attached]) -> Iterator[list[_Caller] | Attache
             yield item
         else:
             frame.append(item)
-            size += item.answer_bytes
+            size += item.budget_bytes
     if frame:
         yield frame
 

@@ -102,7 +102,7 @@ class Harness:
         self.engine = Engine(
             {self.model.key: self.model},
             self.table,
-            Scheduler(batch, run_steps),
+            Scheduler(batch, {self.model.key: run_steps}),
             lambda job, done: self.jobs.append((job, done)),
             self.metrics,
             lambda: self.now,

@@ -70,7 +70,8 @@ class CarouselServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Stream(self, request_iterator, context):
-        """Steps of any number of sessions, as columnar frames. In order per session, in any order across sessions.
+        """Steps of any number of sessions, as columnar frames. Results come in order per session, in any order across
+        sessions. A refusal is answered at once, and may overtake the results of the session's earlier chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -112,15 +112,15 @@ def unpack(ports: Sequence[Port], tensors: Iterable[Tensor], rows: int) -> list[
     Raises:
         FrameError: a tensor is missing, unknown or given twice, or its blob has another length.
     """
+    names = {port.name for port in ports}
     blobs: dict[str, bytes] = {}
     for tensor in tensors:
+        if tensor.name not in names:
+            raise FrameError(f"{tensor.name}: unknown tensor, expected {_names(ports)}")
         if tensor.name in blobs:
             raise FrameError(f"{tensor.name}: the tensor is given twice")
         blobs[tensor.name] = tensor.data
-    arrays = [_view(port, blobs.pop(port.name, None), rows) for port in ports]
-    if blobs:
-        raise FrameError(f"{next(iter(blobs))}: unknown tensor, expected {_names(ports)}")
-    return arrays
+    return [_view(port, blobs.get(port.name), rows) for port in ports]
 
 
 def _view(port: Port, blob: bytes | None, rows: int) -> NDArray[Any]:

@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import sys
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -57,3 +59,17 @@ async def test_a_second_server_on_the_same_port_fails_with_one_line(repository) 
             .splitlines()[-1]
             .startswith(f"carousel serve: cannot listen on 127.0.0.1:{port}: is the port taken")
         )
+
+
+async def test_sigterm_while_the_service_starts_ends_it_at_once_with_code_0(repository) -> None:
+    command = [sys.executable, "-m", "cli", "serve", "--models", str(repository), "--grpc-port", "0"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--http-port", "0", "--max-batch", "65536", stderr=asyncio.subprocess.PIPE
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    while int(status.read_text().split("SigCgt:")[1].split()[0], 16) & 1 << signal.SIGTERM - 1 == 0:
+        await asyncio.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = await process.communicate()
+    assert process.returncode == 0
+    assert b"Traceback" not in stderr

@@ -23,7 +23,7 @@ lengths = st.lists(
 def test_every_step_of_every_chunk_runs_once_in_order_and_dropped_chunks_never(
     arrivals, batch, run_steps
 ) -> None:
-    scheduler = Scheduler(batch, run_steps)
+    scheduler = Scheduler(batch, {"a/1": run_steps, "b/1": run_steps})
     chunks = [chunk(length, model) for length, model, _ in arrivals]
     for one, (_, _, dropped) in zip(chunks, arrivals, strict=True):
         scheduler.add(one)
@@ -45,7 +45,7 @@ def test_every_step_of_every_chunk_runs_once_in_order_and_dropped_chunks_never(
 
 
 def test_the_chunk_that_has_waited_longest_is_in_the_next_batch() -> None:
-    scheduler = Scheduler(2, 64)
+    scheduler = Scheduler(2, {"m/1": 64})
     waiting = [chunk(1), chunk(64), chunk(1), chunk(1), chunk(3)]
     for one in waiting:
         scheduler.add(one)
@@ -56,7 +56,7 @@ def test_the_chunk_that_has_waited_longest_is_in_the_next_batch() -> None:
 
 
 def test_a_single_step_waits_for_at_most_one_run_of_a_long_chunk() -> None:
-    scheduler = Scheduler(8, 64)
+    scheduler = Scheduler(8, {"m/1": 64})
     long = chunk(1000)
     scheduler.add(long)
     running = scheduler.next_batch()

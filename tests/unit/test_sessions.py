@@ -88,13 +88,13 @@ def test_the_number_of_sessions_is_limited() -> None:
 def test_a_session_expires_after_its_own_time_without_a_step() -> None:
     table = SessionTable(10)
     short, long = open_one(table, "short", ttl_s=5), open_one(table, "long", ttl_s=50)
-    assert table.overdue(4.9) == []
+    assert table.overdue(4.9, 100) == []
     short.last_used = 4.0
-    assert table.overdue(8.9) == []
-    assert table.overdue(9.0) == [short]
+    assert table.overdue(8.9, 100) == []
+    assert table.overdue(9.0, 100) == [short]
     table.remove(short, SessionExpiredError, 9.0)
-    assert table.overdue(49.0) == []
-    assert table.overdue(50.0) == [long]
+    assert table.overdue(49.0, 100) == []
+    assert table.overdue(50.0, 100) == [long]
 
 
 def test_closed_sessions_leave_memory_before_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
