@@ -41,7 +41,7 @@ def fused(cell: LSTM, x_TBI: Tensor, state: LSTMState) -> tuple[Tensor, LSTMStat
         has_biases=True,
         num_layers=1,
         dropout=0.0,
-        train=torch.is_grad_enabled(),  # the kernels keep what the backward pass needs only in this mode
+        train=torch.is_grad_enabled(),  # else cuDNN keeps nothing for the backward pass
         bidirectional=False,
         batch_first=False,
     )

@@ -74,7 +74,9 @@ def test_a_step_leaves_the_state_before_it_alone(cell: LSTM) -> None:
     assert_close(before, copy, rtol=0, atol=0)
 
 
-def test_the_cell_stays_float32_where_products_are_bfloat16(cell: LSTM) -> None:
+def test_gates_and_cell_stay_float32_where_products_are_bfloat16(cell: LSTM) -> None:
+    state = cell.initial_state(2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        _, after = cell.step(torch.randn(2, 24), cell.initial_state(2))
-    assert {segment.dtype for segment in after} == {torch.float32}
+        gates = cell.gates(cell.inputs(torch.randn(2, 24)), state.hidden, state)
+        _, after = cell.update(gates, state)
+    assert {part.dtype for part in (*gates, *after)} == {torch.float32}

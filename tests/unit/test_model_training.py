@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from model import history
 from model.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
 from model.data.corpus import Corpus
 from model.data.vocabulary import Vocabulary
@@ -55,6 +56,7 @@ def test_a_resumed_training_ends_bit_for_bit_where_an_unbroken_one_ends(
     stopped = Training(recipe(), corpus, tmp_path / "stopped")
     assert len(list(islice(stopped.updates(), made))) == made
     torch.manual_seed(99)  # whatever happens in between
+    history.append(tmp_path / "stopped", {"updates": 12.0})  # as if killed before the checkpoint that follows
     resumed = Training(recipe(), corpus, tmp_path / "stopped", resume=True)
     assert resumed.progress.updates == made // 4 * 4
     finish(resumed)
