@@ -13,6 +13,7 @@ COMMANDS = {
     "inspect": "show what a model promises",
     "serve": "serve a repository of models over gRPC",
     "stream": "drive a session on a running service",
+    "bench": "measure the service against what it stands on",
 }
 
 

@@ -6,6 +6,7 @@ stopped goes on with --resume and ends, bit for bit, where it would have ended (
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; say how well the best weights do and where they are."""
+    # Read by OpenMP when torch is loaded. Its threads spin at every barrier by default, and where anything else uses
+    # a core, an LSTM's many small steps then take ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from model.recipe import find_recipe, read_recipe
 
     file = find_recipe(args.recipe)
