@@ -8,10 +8,10 @@ RUNS ?= runs
 DEMO_MODEL := $(MODELS)/stdlib/1/model.onnx
 PROTO := carousel/wire/carousel.proto
 
-.PHONY: help demo serve test lint types imports fmt protos clean
+.PHONY: help demo serve test compose-test lint types imports fmt protos clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -31,6 +31,9 @@ serve: $(DEMO_MODEL) ## serve the demo model on 127.0.0.1:8001 (gRPC) and :8002 
 
 test: $(READY) lint types imports ## lint, types, import rules and the default tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+compose-test: $(READY) ## build the images and bring everything up for real (needs a Docker engine)
+	$(BIN)/python -m pytest tests/compose -m compose
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -29,8 +29,9 @@ from carousel.text import decode, encode, sample
 
 MODEL = "stdlib"
 RECIPE = "characters-demo"
-PROMPT = "class Stack:\n    def __init__(self):\n"
+PROMPT = 'class Stack:\n    """A stack of items."""\n\n    def __init__(self'
 CHARACTERS = 400
+SEED = 1
 STEPS = 60
 CUT_AT = 30
 METRICS = ("carousel_sessions", "carousel_steps_total", "carousel_chunks_total", "carousel_replays_total")
@@ -90,7 +91,7 @@ async def use_model(models: Path) -> None:
 async def write(session: AsyncSession, prompt: str, characters: int) -> None:
     """Let the model continue a prompt, printing every character as it is sampled."""
     port = session.contract.inputs[0]
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(SEED)
     print(prompt, end="", flush=True)
     logits = (await session.step(encode(prompt, port)))["logits"]
     for _ in range(characters):

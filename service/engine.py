@@ -79,7 +79,7 @@ class Engine:
             What the caller waits for and may `leave`; None if it has been answered from what was kept.
 
         Raises:
-            ServiceError: the chunk was refused, and is as if it had never come.
+            ServiceError: the chunk was refused. Only what it acknowledged stays true, and that its session is used.
         """
         if session.gone is not None:
             raise session.gone.again()

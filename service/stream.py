@@ -80,9 +80,8 @@ class StreamCall:
             self._ending = True
             self._out_ready.set()
             if writer not in done:
-                await (
-                    writer
-                )  # gRPC can send no status while a write is under way: the call would hang for ever
+                # gRPC can send no status while a write is under way: the call would hang for ever.
+                await writer
             for task in done:
                 task.result()
         finally:

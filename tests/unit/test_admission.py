@@ -1,0 +1,361 @@
+"""What a chunk may count on at the door: the window, the clock, callers that leave, and what is counted."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from carousel.wire import carousel_pb2 as pb
+from service import sessions
+from service.api import Api
+from service.errors import (
+    BackendFailedError,
+    ContentDiffersError,
+    IndexUnexpectedError,
+    InvalidInputError,
+    QueueFullError,
+    ServiceError,
+    SessionClosedError,
+    SessionNotFoundError,
+    StateNotFiniteError,
+    WindowFullError,
+)
+from service.session import WINDOW_BYTES, WINDOW_CHUNKS, Steps
+from service.sessions import SessionTable
+from tests.fakes import Harness, sequential
+
+CALLERS = 64
+"""Callers that may wait for one chunk."""
+
+
+# -- the window ---------------------------------------------------------------------------------------------------
+
+
+def test_an_acknowledged_answer_gives_its_place_and_its_bytes_back() -> None:
+    h = Harness()
+    session = h.open()
+    h.send(session, 0, [1, 2])
+    h.send(session, 2, [3])
+    h.settle()
+    assert (len(session.kept), session.kept_bytes) == (2, 12)
+    h.send(session, 3, [4, 5, 6], acknowledged=2)
+    assert (len(session.kept), session.kept_bytes) == (1, 4)
+    h.settle()
+    assert (len(session.kept), session.kept_bytes) == (2, 16)
+    h.send(session, 3, [4, 5, 6], acknowledged=6)
+    assert (len(session.kept), session.kept_bytes) == (0, 0)
+
+
+def test_a_chunk_is_forgotten_only_when_its_last_step_is_acknowledged() -> None:
+    h = Harness()
+    session = h.open()
+    h.send(session, 0, [1, 2])
+    h.settle()
+    assert h.send(session, 0, [1, 2], acknowledged=1).answer == sequential([1, 2])
+
+
+def test_answers_that_are_still_being_made_cannot_be_acknowledged() -> None:
+    h = Harness()
+    session = h.open()
+    h.send(session, 0, [1])
+    early = h.send(session, 1, [2], acknowledged=1)
+    assert isinstance(early.error, InvalidInputError)
+    assert "at most 0" in str(early.error)
+    h.settle()
+    assert h.send(session, 1, [2], acknowledged=1).outcomes == []
+
+
+def test_chunks_that_are_queued_take_their_places_in_the_window() -> None:
+    h = Harness()
+    session = h.open()
+    for index in range(WINDOW_CHUNKS):
+        assert h.send(session, index, [1]).outcomes == []
+    refused = h.send(session, WINDOW_CHUNKS, [1])
+    assert isinstance(refused.error, WindowFullError)
+    assert f"number {WINDOW_CHUNKS + 1}" in str(refused.error)
+
+
+def test_the_bytes_of_chunks_that_are_queued_count_in_the_window() -> None:
+    h = Harness()
+    session = h.open()
+    session.kept_bytes = WINDOW_BYTES - 16  # as if earlier answers filled all but four steps
+    h.send(session, 0, [1, 2, 3])
+    assert isinstance(h.send(session, 3, [4, 5]).error, WindowFullError)
+    assert h.send(session, 3, [4]).outcomes == []
+
+
+def test_chunks_without_an_index_take_no_place_in_the_window() -> None:
+    h = Harness()
+    session = h.open()
+    for _ in range(WINDOW_CHUNKS + 1):
+        h.send(session, None, [1, 1])
+    session.kept_bytes = WINDOW_BYTES - 4
+    assert h.send(session, session.tail, [2]).outcomes == []
+
+
+@pytest.mark.parametrize("where", ["queued", "kept"])
+def test_a_chunk_of_another_length_is_another_chunk_whatever_its_digest(where: str) -> None:
+    h = Harness()
+    session = h.open()
+    x = np.ones(3, np.float32)
+    h.engine.submit(session, Steps(0, 2, 0, 99, (x[:2],)), lambda _: None)
+    if where == "kept":
+        h.settle()
+    for length in (1, 3):
+        with pytest.raises(ContentDiffersError, match=f"2 steps then, {length} now"):
+            h.engine.submit(session, Steps(0, length, 0, 99, (x[:length],)), lambda _: None)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_chunk_with_an_index_never_joins_one_without(running: bool) -> None:
+    h = Harness()
+    session = h.open()
+    h.send(session, None, [5])
+    if running:
+        h.start_run()
+    numbered = h.send(session, 0, [5])
+    assert isinstance(numbered.error, IndexUnexpectedError)
+    assert numbered.error.expected_index == 1
+    h.settle()
+    assert session.next_index == 1
+
+
+def test_a_bounded_number_of_callers_waits_for_one_chunk() -> None:
+    h = Harness()
+    session = h.open()
+    callers = [h.send(session, 0, [5]) for _ in range(CALLERS)]
+    assert isinstance(h.send(session, 0, [5]).error, QueueFullError)
+    left = callers.pop()
+    h.engine.leave(left.chunk, left)
+    callers.append(h.send(session, 0, [5]))
+    h.settle()
+    assert [caller.answer for caller in callers] == [[5]] * CALLERS
+    assert h.send(session, 0, [5]).answer == [5]
+
+
+# -- callers that leave -------------------------------------------------------------------------------------------
+
+
+def test_leaving_after_the_answer_takes_nothing_from_the_queue() -> None:
+    h = Harness()
+    session = h.open()
+    callers = [h.send(session, index, [index + 1]) for index in range(3)]
+    h.start_run()
+    h.finish_run()
+    assert callers[0].outcomes
+    h.engine.leave(callers[0].chunk, callers[0])
+    assert len(session.pending) == 2
+    h.settle()
+    assert [caller.answer[0] for caller in callers] == sequential([1, 2, 3])
+    assert h.metric("carousel_dropped_chunks_total") == 0
+
+
+@pytest.mark.parametrize("which", ["the one that failed", "the one behind it"])
+def test_leaving_after_the_refusal_takes_nothing_from_the_queue(which: str) -> None:
+    h = Harness()
+    session = h.open()
+    h.backend.fail_next = True
+    failed, behind = h.send(session, 0, [1]), h.send(session, 1, [2])
+    h.settle()
+    assert isinstance(failed.error, BackendFailedError)
+    assert isinstance(behind.error, IndexUnexpectedError)
+    again = [h.send(session, 0, [1]), h.send(session, 1, [2])]
+    gone = failed if which == "the one that failed" else behind
+    h.engine.leave(gone.chunk, gone)
+    h.settle()
+    assert [caller.answer[0] for caller in again] == sequential([1, 2])
+    assert h.metric("carousel_dropped_chunks_total") == 0
+
+
+def test_leaving_twice_takes_back_no_chunk_that_was_sent_in_between() -> None:
+    h = Harness()
+    session = h.open()
+    left = h.send(session, 0, [1])
+    h.engine.leave(left.chunk, left)
+    stays = h.send(session, 0, [1])
+    h.engine.leave(left.chunk, left)
+    h.settle()
+    assert stays.answer == [1]
+
+
+async def test_a_unary_call_that_is_cancelled_takes_its_queued_chunk_back() -> None:
+    h = Harness()
+    session = h.open()
+    x = pb.Tensor(name="x", data=np.float32(1).tobytes())
+    request = pb.StepRequest(session=session.id, first_index=0, inputs=[x])
+    call = asyncio.create_task(Api(h.engine, h.metrics, 10.0, 1 << 20).Step(request, None))
+    await asyncio.sleep(0)
+    assert h.engine.queued == 1
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    assert h.engine.queued == 0
+    h.settle()
+    assert session.next_index == 0
+
+
+# -- sessions that are gone ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_session_that_is_gone_keeps_no_answers(running: bool) -> None:
+    h = Harness()
+    session = h.open()
+    h.send(session, 0, [1])
+    h.settle()
+    h.send(session, 1, [2])
+    if running:
+        h.start_run()
+    h.engine.end(session, SessionClosedError)
+    assert not session.kept
+    h.settle()
+    assert not session.kept
+
+
+def test_refusing_the_chunks_of_a_session_that_is_gone_gathers_no_tracebacks() -> None:
+    h = Harness()
+    session = h.open()
+    h.engine.end(session, SessionClosedError)
+    refused = [h.send(session, 0, [1]) for _ in range(100)]
+    assert all("was closed" in str(caller.error) for caller in refused)
+    assert session.gone.__traceback__ is None
+
+
+async def test_unary_calls_that_the_end_of_a_session_cuts_off_leave_no_traceback_behind() -> None:
+    h = Harness()
+    session = h.open()
+    x = pb.Tensor(name="x", data=np.float32(1).tobytes())
+    request = pb.StepRequest(session=session.id, first_index=0, inputs=[x])
+    api = Api(h.engine, h.metrics, 10.0, 1 << 20)
+    calls = [asyncio.create_task(api.Step(request, None)) for _ in range(3)]
+    await asyncio.sleep(0)
+    h.engine.end(session, SessionClosedError)
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [SessionClosedError] * 3
+    assert session.gone.__traceback__ is None
+
+
+def test_a_session_with_chunks_in_the_server_is_never_overdue() -> None:
+    h = Harness()
+    session = h.open(ttl_s=10)
+    h.send(session, 0, [1])
+    assert h.table.overdue(1000.0, 100) == []
+    h.now = 1001.0
+    h.settle()
+    assert h.table.overdue(1010.5, 100) == []
+    assert h.table.overdue(1011.0, 100) == [session]
+
+
+def test_the_time_to_live_counts_from_the_last_commit() -> None:
+    h = Harness()
+    session = h.open(ttl_s=10)
+    h.now = 8.0
+    h.send(session, 0, [1])
+    h.start_run()
+    h.now = 12.0
+    h.settle()
+    assert h.table.overdue(21.5, 100) == []
+    assert h.table.overdue(22.0, 100) == [session]
+
+
+@pytest.mark.parametrize("what", ["a new chunk that is dropped", "a repeated chunk", "a chunk that joins"])
+def test_whatever_a_caller_sends_keeps_its_session_alive(what: str) -> None:
+    h = Harness()
+    session = h.open(ttl_s=10)
+    if what != "a new chunk that is dropped":
+        h.send(session, 0, [1])
+    if what == "a repeated chunk":
+        h.settle()
+    h.now = 8.0
+    caller = h.send(session, 0, [1])
+    if what != "a repeated chunk":
+        for one in list(caller.chunk.waiters):
+            h.engine.leave(caller.chunk, one)
+    assert not session.pending
+    assert h.table.overdue(17.5, 100) == []
+    assert h.table.overdue(18.0, 100) == [session]
+
+
+def test_an_id_that_is_opened_again_dies_as_young_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "TOMBSTONES", 2)
+    table = SessionTable(10)
+
+    def live_and_die(name: str) -> None:
+        table.remove(table.open("me", name, "m/1", 10.0, 0.0), SessionClosedError, 0.0)
+
+    for name in ("again", "once", "again", "last"):
+        live_and_die(name)
+    with pytest.raises(SessionNotFoundError):
+        table.get("me", "once", 0.0)
+    for name in ("again", "last"):
+        with pytest.raises(SessionClosedError):
+            table.get("me", name, 0.0)
+
+
+# -- what is counted and told -------------------------------------------------------------------------------------
+
+
+def test_every_queued_chunk_that_leaves_with_its_caller_is_counted() -> None:
+    h = Harness()
+    session = h.open()
+    callers = [h.send(session, index, [1]) for index in range(3)]
+    h.engine.leave(callers[1].chunk, callers[1])
+    assert h.metric("carousel_dropped_chunks_total") == 2
+    h.settle()
+    assert session.next_index == 1
+
+
+def test_failed_runs_and_states_that_are_not_finite_are_counted_apart() -> None:
+    h = Harness()
+    session, other = h.open(), h.open()
+    h.backend.fail_next = True
+    h.send(session, 0, [1])
+    h.send(other, 0, [1])
+    h.settle()
+    model = {"model": "fake/1"}
+    assert h.metric("carousel_failed_runs_total", **model) == 1
+    assert h.metric("carousel_nonfinite_states_total", **model) == 0
+    h.backend.poison = {13.0}
+    for one in (session, other):
+        h.send(one, 0, [13])
+    h.settle()
+    assert h.metric("carousel_failed_runs_total", **model) == 1
+    assert h.metric("carousel_nonfinite_states_total", **model) == 2
+    assert h.metric("carousel_chunks_total", **model) == 0
+
+
+def test_batches_are_counted_with_their_sessions_and_chunks_with_the_time_until_their_first_run() -> None:
+    h = Harness(run_steps=2)
+    long, short = h.open(), h.open()
+    h.send(long, 0, [1, 2, 3, 4, 5])
+    h.now = 0.25
+    h.send(short, 0, [1, 2])
+    h.now = 1.0
+    h.start_run()
+    h.now = 9.0
+    h.settle()
+    sums = {
+        name: [h.metric(f"carousel_{name}_{kind}", model="fake/1") for kind in ("count", "sum")]
+        for name in ("batch_chunks", "queue_duration_seconds")
+    }
+    assert sums == {"batch_chunks": [3, 2 + 1 + 1], "queue_duration_seconds": [2, 1.0 + 0.75]}
+
+
+def test_a_state_that_is_not_finite_is_told_with_the_steps_of_the_run_that_made_it() -> None:
+    h = Harness(run_steps=4)
+    session = h.open()
+    h.send(session, 0, [1, 2, 3])
+    h.settle()
+    h.backend.poison = {13.0}
+    refused = h.send(session, 3, [1, 1, 1, 1, 1, 1, 13, 1, 1, 1])
+    h.settle()
+    assert isinstance(refused.error, StateNotFiniteError)
+    assert str(refused.error).startswith("steps 7 to 10 would make the state NaN or infinite")
+
+
+def test_a_chunk_behind_one_that_was_cancelled_is_told_its_own_index_and_the_one_expected() -> None:
+    h = Harness()
+    session = h.open()
+    left, later = h.send(session, 0, [1, 2]), h.send(session, 2, [3])
+    h.engine.leave(left.chunk, left)
+    error: ServiceError = later.error
+    assert str(error).startswith("first index: expected 0, got 2")
