@@ -1,7 +1,6 @@
 """The client while the server refuses: what passes is tried again in order, what stays is told."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -18,22 +17,8 @@ from carousel.client import (
     StepTimeoutError,
 )
 from carousel.wire.carousel_pb2 import Reason
-from tests.unit.fake_server import FakeServer, listening
+from tests.unit.fake_server import FakeServer
 from tests.unit.stepping import pair, total
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeServer]:
-    fake = FakeServer()
-    yield fake
-    assert fake.mistakes == []
-
-
-@pytest.fixture
-async def client(fake: FakeServer) -> AsyncIterator[AsyncClient]:
-    async with listening(fake) as port, AsyncClient(f"127.0.0.1:{port}", timeout_s=5) as client:
-        yield client
-
 
 # ---- Refusals that pass ----
 

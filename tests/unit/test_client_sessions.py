@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -19,19 +18,6 @@ from carousel.wire.carousel_pb2 import Reason
 from tests.unit.fake_server import FakeServer, listening
 from tests.unit.fake_sums import WINDOW_CHUNKS
 from tests.unit.stepping import pair, total, until
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeServer]:
-    fake = FakeServer()
-    yield fake
-    assert fake.mistakes == []
-
-
-@pytest.fixture
-async def client(fake: FakeServer) -> AsyncIterator[AsyncClient]:
-    async with listening(fake) as port, AsyncClient(f"127.0.0.1:{port}", timeout_s=5) as client:
-        yield client
 
 
 async def test_a_session_can_be_found_again_where_it_stands(client: AsyncClient) -> None:

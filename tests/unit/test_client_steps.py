@@ -1,7 +1,6 @@
 """The client against a server that keeps the rules and behaves."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -13,22 +12,9 @@ from carousel.client import (
 )
 from carousel.wire import carousel_pb2 as pb
 from carousel.wire.carousel_pb2 import Reason
-from tests.unit.fake_server import FakeServer, listening
+from tests.unit.fake_server import FakeServer
 from tests.unit.fake_sums import WINDOW_CHUNKS
 from tests.unit.stepping import pair, total, until
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeServer]:
-    fake = FakeServer()
-    yield fake
-    assert fake.mistakes == []
-
-
-@pytest.fixture
-async def client(fake: FakeServer) -> AsyncIterator[AsyncClient]:
-    async with listening(fake) as port, AsyncClient(f"127.0.0.1:{port}", timeout_s=5) as client:
-        yield client
 
 
 async def test_steps_of_a_session_build_on_each_other(client: AsyncClient) -> None:
