@@ -17,19 +17,20 @@ HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
 CMD ["serve"]
 
 FROM python:3.11-slim-bookworm AS build
-ARG PIP_ARGS=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/carousel/bin:$PATH
 RUN python3 -m venv /opt/carousel
 WORKDIR /src
 COPY . .
 
 FROM build AS build-service
+ARG PIP_ARGS=""
 RUN pip install $PIP_ARGS --constraint constraints.txt '.[cpu]' && pip uninstall --yes pip setuptools
 
 FROM served AS service
 COPY --from=build-service /opt/carousel /opt/carousel
 
 FROM build AS build-trainer
+ARG PIP_ARGS=""
 RUN pip install $PIP_ARGS --constraint constraints.txt torch==2.13.0 \
     && pip install $PIP_ARGS --constraint constraints.txt '.[cpu,train,export]' && pip uninstall --yes pip setuptools
 
@@ -38,6 +39,7 @@ COPY --from=build-trainer /opt/carousel /opt/carousel
 CMD ["--help"]
 
 FROM build AS build-service-gpu
+ARG PIP_ARGS=""
 RUN pip install $PIP_ARGS --constraint constraints.txt '.[gpu]' && pip uninstall --yes pip setuptools
 
 FROM served AS service-gpu
