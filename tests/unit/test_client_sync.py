@@ -92,14 +92,6 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
         client.open("sum")
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """A shell starts its background jobs with SIGINT ignored, and a test run may be one."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_what_was_waited_for() -> None:
     with Client("127.0.0.1:1", timeout_s=5) as client:

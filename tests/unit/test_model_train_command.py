@@ -94,6 +94,7 @@ def test_threads_are_counted_from_one(capsys: pytest.CaptureFixture[str]) -> Non
     assert "expected 1 or more, came 0" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_the_last_checkpoint_and_exits_130() -> None:
     Path("long.toml").write_text(RECIPE.replace("updates = 6", "updates = 1_000_000"))
     command_line = [sys.executable, "-m", "cli", "train", "long.toml", "--threads", "1"]
