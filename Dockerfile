@@ -1,6 +1,6 @@
 # Targets: service (no torch), service-gpu (CUDA), trainer (torch). No feature of BuildKit is needed; the
 # classic builder builds every stage above its target, so the small ones come first.
-# PIP_ARGS goes to pip: another index, or --find-links wheels for wheels put into a folder of that name.
+# PIP_ARGS goes to pip: another index, or --find-links . for wheels put into a folder named wheels.
 
 FROM python:3.11-slim-bookworm AS base
 RUN useradd --uid 10001 --create-home carousel && install -d -o carousel /models /runs
@@ -20,11 +20,14 @@ FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/carousel/bin:$PATH
 RUN python3 -m venv /opt/carousel
 WORKDIR /src
-COPY . .
+# Without any code of ours yet, a change of it does not install everything else again.
+COPY pyproject.toml constraints.txt README.md wheel[s] ./
 
 FROM build AS build-service
 ARG PIP_ARGS=""
-RUN pip install $PIP_ARGS --constraint constraints.txt '.[cpu]' && pip uninstall --yes pip setuptools
+RUN pip install $PIP_ARGS --constraint constraints.txt '.[cpu]'
+COPY . .
+RUN pip install --no-deps --force-reinstall . && pip uninstall --yes pip setuptools
 
 FROM served AS service
 COPY --from=build-service /opt/carousel /opt/carousel
@@ -32,7 +35,9 @@ COPY --from=build-service /opt/carousel /opt/carousel
 FROM build AS build-trainer
 ARG PIP_ARGS=""
 RUN pip install $PIP_ARGS --constraint constraints.txt torch==2.13.0 \
-    && pip install $PIP_ARGS --constraint constraints.txt '.[cpu,train,export]' && pip uninstall --yes pip setuptools
+    && pip install $PIP_ARGS --constraint constraints.txt '.[cpu,train,export]'
+COPY . .
+RUN pip install --no-deps --force-reinstall . && pip uninstall --yes pip setuptools
 
 FROM base AS trainer
 COPY --from=build-trainer /opt/carousel /opt/carousel
@@ -40,7 +45,9 @@ CMD ["--help"]
 
 FROM build AS build-service-gpu
 ARG PIP_ARGS=""
-RUN pip install $PIP_ARGS --constraint constraints.txt '.[gpu]' && pip uninstall --yes pip setuptools
+RUN pip install $PIP_ARGS --constraint constraints.txt '.[gpu]'
+COPY . .
+RUN pip install --no-deps --force-reinstall . && pip uninstall --yes pip setuptools
 
 FROM served AS service-gpu
 COPY --from=build-service-gpu /opt/carousel /opt/carousel
