@@ -23,6 +23,7 @@ demo: $(READY) ## train, export, serve and stream in one go, a stage at a time
 	$(BIN)/python -m examples.demo --models $(MODELS) --runs $(RUNS)
 
 $(DEMO_MODEL): | $(READY)
+	rm -rf $(RUNS)/stdlib
 	$(BIN)/carousel train characters-demo --out $(RUNS)/stdlib
 	$(BIN)/carousel export $(RUNS)/stdlib --out $(MODELS)/stdlib
 

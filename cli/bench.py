@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     from bench import rows
     from bench.report import machine, table, write_json
+    from cli.progress import waiting
 
     with tempfile.TemporaryDirectory() as folder:
         small, large = Path(folder, "small"), Path(folder, "large")
@@ -41,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
             (rows.large_model, large),
         ]
         ratios = []
-        for measure, models in plan:
-            ratios += measure(models, args.runs, args.seconds)
+        with waiting("measuring") as tell:
+            for number, (measure, models) in enumerate(plan, 1):
+                tell(f"{number} of {len(plan)}: {measure.__name__.replace('_', ' ')}")
+                ratios += measure(models, args.runs, args.seconds)
     write_json(ratios, args.out)
     print(", ".join(f"{key} {value}" for key, value in machine().items()), end="\n\n")
     print(table(ratios))

@@ -38,12 +38,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CarouselError: nothing was written; the line says why.
     """
+    from cli.progress import waiting
     from export.door import VerificationError, export_checkpoint
     from model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(args.checkpoint)
     try:
-        exported = export_checkpoint(checkpoint, args.out, args.version)
+        with waiting("verifying"):
+            exported = export_checkpoint(checkpoint, args.out, args.version)
     except VerificationError as error:
         _show(error.verification)
         raise
