@@ -1,6 +1,7 @@
 """What runs together, and its arrays. Axes: B slices, T steps of the longest."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,7 @@ from service.backend import Run
 from service.session import Chunk
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """The next steps of one chunk: `[start, start + steps)` of its own steps."""
 
     chunk: Chunk

@@ -7,6 +7,7 @@ before anything runs; `Session.commit` is the only way forward. See docs/adr/000
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,7 @@ WINDOW_BYTES = 1 << 20
 Waiter = Callable[["Answer | ServiceError"], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a committed chunk gave: one blob per output, `length` steps each."""
 
     first: int
@@ -35,8 +35,7 @@ class Answer:
     outputs: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
+class Steps(NamedTuple):
     """A chunk as it was sent. `inputs` are in the order of the contract, `[length, *shape]` each."""
 
     first: int | None
@@ -76,8 +75,7 @@ class Chunk:
         return Answer(self.first, self.steps.length, joined)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     digest: int
     answer: Answer
     size_bytes: int
