@@ -39,7 +39,7 @@ def table(ratios: Sequence[Ratio]) -> str:
         sample = ratio.samples[ratio.runs.index(sorted(ratio.runs)[len(ratio.runs) // 2])]
         spread = f"{min(ratio.runs):.2f} to {max(ratio.runs):.2f}"
         lines.append(
-            f"| {ratio.row} | {ratio.figure} | {ratio.against} | {ratio.to_reach} | {ratio.median:.2f} | {spread} "
+            f"| {ratio.row} | {ratio.figure} | {ratio.against} | {ratio.aim} | {ratio.median:.2f} | {spread} "
             f"| {_load(sample['ours'])} | {_load(sample['base']) if 'base' in sample else ''} |"
         )
     return "\n".join(lines)

@@ -6,9 +6,10 @@ Design targets are ratios, each from pairs of measurements taken one after the o
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +19,20 @@ from bench.run import Load, Sample, Target, echo, measure, service
 CLIENTS = 2
 
 
+class Aim(NamedTuple):
+    """What a figure is to reach."""
+
+    bound: float
+    at_least: bool
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+
+
+AtLeast = partial(Aim, at_least=True)
+AtMost = partial(Aim, at_least=False)
+
+
 @dataclass(frozen=True)
 class Ratio:
     """One line of the table."""
@@ -25,7 +40,7 @@ class Ratio:
     row: str
     figure: str
     against: str
-    to_reach: str
+    aim: Aim
     runs: list[float]
     samples: list[dict[str, Any]]
     """Every measurement behind it."""
@@ -34,6 +49,11 @@ class Ratio:
     def median(self) -> float:
         """The figure to quote."""
         return median(self.runs)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the median is where it is to be."""
+        return self.median >= self.aim.bound if self.aim.at_least else self.median <= self.aim.bound
 
 
 @dataclass(frozen=True)
@@ -52,19 +72,18 @@ def one_step_a_message(models: Path, runs: int, seconds: float) -> list[Ratio]:
         full = _pairs(ours, theirs, load, runs)
         half_rate = min(pair.ours.steps_per_second for pair in full) / 2
         half = _pairs(ours, theirs, _paced(load, half_rate), runs)
+    run_us = bare_run_seconds(models, batch=64, seconds=seconds) / 64 * 1e6
     return [
-        _ratio(
-            row, "rate", base, "≥ 0.85", full, lambda p: p.ours.steps_per_second / p.base.steps_per_second
-        ),
+        _ratio(row, "rate", base, AtLeast(0.85), full, _rates),
         _ratio(
             row,
-            "server CPU a step",
+            "server CPU a step, less its share of a run",
             base,
-            "≤ 1.5 + one batched run",
+            AtMost(1.5),
             full,
-            lambda p: p.ours.server_cpu_us_per_step / p.base.server_cpu_us_per_step,
+            lambda p: (p.ours.server_cpu_us_per_step - run_us) / p.base.server_cpu_us_per_step,
         ),
-        _ratio(row, "p99 at half load", base, "≤ 1.5", half, lambda p: p.ours.p99_ms / p.base.p99_ms),
+        _ratio(row, "p99 at half load", base, AtMost(1.5), half, lambda p: p.ours.p99_ms / p.base.p99_ms),
     ]
 
 
@@ -77,9 +96,9 @@ def columnar_frames(models: Path, runs: int, seconds: float) -> list[Ratio]:
         "frames of 64 sessions",
         "rate",
         "columnar echo",
-        "≥ 0.7",
+        AtLeast(0.7),
         pairs,
-        lambda p: p.ours.steps_per_second / p.base.steps_per_second,
+        _rates,
     )
     return [figure]
 
@@ -94,7 +113,7 @@ def one_session(models: Path, runs: int, seconds: float) -> list[Ratio]:
         "1 session, 1 step at a time",
         "p50",
         "echo + one session.run",
-        "≤ 1.3",
+        AtMost(1.3),
         pairs,
         lambda p: p.ours.p50_ms / (p.base.p50_ms + run_ms),
     )
@@ -111,7 +130,7 @@ def large_model(models: Path, runs: int, seconds: float) -> list[Ratio]:
             sample = measure(ours, load)
             ratios.append(sample.steps_per_second / loop)
             samples.append({"ours": asdict(sample), "loop_steps_per_second": loop})
-    return [Ratio("H=1024 L=2, 64 sessions", "rate", "loop of session.run", "≥ 0.95", ratios, samples)]
+    return [Ratio("H=1024 L=2, 64 sessions", "rate", "loop of session.run", AtLeast(0.95), ratios, samples)]
 
 
 def bare_run_seconds(models: Path, batch: int, seconds: float) -> float:
@@ -141,9 +160,11 @@ def _paced(load: Load, rate: float) -> Load:
     return Load(**{**asdict(load), "rate": rate})
 
 
+def _rates(pair: Pair) -> float:
+    return pair.ours.steps_per_second / pair.base.steps_per_second
+
+
 def _ratio(
-    row: str, figure: str, against: str, to_reach: str, pairs: list[Pair], of: Callable[[Pair], float]
+    row: str, figure: str, against: str, aim: Aim, pairs: list[Pair], of: Callable[[Pair], float]
 ) -> Ratio:
-    return Ratio(
-        row, figure, against, to_reach, [of(pair) for pair in pairs], [asdict(pair) for pair in pairs]
-    )
+    return Ratio(row, figure, against, aim, [of(pair) for pair in pairs], [asdict(pair) for pair in pairs])

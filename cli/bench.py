@@ -2,7 +2,8 @@
 
 carousel bench serve   rate, processor time and latency against a bare gRPC echo and against bare runs of the model
 
-Nothing else should run meanwhile. Prints a Markdown table and writes every measurement to a JSON file.
+Nothing else should run meanwhile. Prints a Markdown table, writes every measurement to a JSON file and
+draws a picture beside it.
 """
 
 import argparse
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     import tempfile
 
     from bench import rows
+    from bench.plot import draw
     from bench.report import machine, table, write_json
     from cli.progress import waiting
 
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
                 tell(f"{number} of {len(plan)}: {measure.__name__.replace('_', ' ')}")
                 ratios += measure(models, args.runs, args.seconds)
     write_json(ratios, args.out)
+    draw(ratios, ", ".join(str(part) for part in machine().values()), args.out.with_suffix(".png"))
     print(", ".join(f"{key} {value}" for key, value in machine().items()), end="\n\n")
     print(table(ratios))
     return 0
