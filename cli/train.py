@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; say how well the best weights do and where they are."""
     # Read by GNU's OpenMP when torch is loaded. Its threads spin long at every barrier, and where anything else uses a
-    # core, an LSTM's many small steps then take up to fifty times as long. Not to spin at all is slow on idle cores.
+    # core, an LSTM's many small steps then take many times as long. Not to spin at all is slow on idle cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from model.recipe import find_recipe, read_recipe
 
