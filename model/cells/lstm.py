@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.cells.cell import Cell
+
 
 class LSTMState(NamedTuple):
     """What a sequence carries from step to step."""
@@ -28,7 +30,7 @@ class LSTMGates(NamedTuple):
     output: Tensor
 
 
-class LSTM(nn.Module):
+class LSTM(Cell[LSTMState, LSTMGates]):
     """Long short-term memory with a forget gate.
 
         [i f g o] = W_x x_t + W_h h_{t-1} + b
@@ -45,7 +47,7 @@ class LSTM(nn.Module):
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
+        super().__init__(input_size, hidden_size)
         self.weight_x = nn.Parameter(torch.empty(4 * hidden_size, input_size))
         self.weight_h = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.empty(4 * hidden_size))
@@ -93,15 +95,3 @@ class LSTM(nn.Module):
         cell = gates.forget * state.cell + gates.input * gates.candidate
         hidden = gates.output * torch.tanh(cell)
         return hidden, LSTMState(hidden, cell)
-
-    def step(self, x_t: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """Advance every sequence by one time step.
-
-        Args:
-            x_t: `[B, I]`.
-            state: Not modified.
-
-        Returns:
-            Output `[B, H]` and the next state.
-        """
-        return self.update(self.gates(self.inputs(x_t), state.hidden, state), state)
