@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model from a recipe",
     "export": "turn a checkpoint into a verified, stateful ONNX model",
     "inspect": "show what a model promises",
+    "describe-cells": "show what each recurrent cell costs",
     "serve": "serve a repository of models over gRPC",
     "stream": "drive a session on a running service",
     "bench": "measure the service against what it stands on",
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is None:
         _overview().parse_args(argv or ["--help"])
         return 2
-    module = importlib.import_module(f"cli.{command}")
+    module = importlib.import_module(f"cli.{command.replace('-', '_')}")
     parser = argparse.ArgumentParser(
         prog=f"carousel {command}",
         description=module.__doc__,
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _overview() -> argparse.ArgumentParser:
-    listing = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
+    listing = "\n".join(f"  {name:<16}{summary}" for name, summary in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="carousel",
         description="Train recurrent networks, export them as stateful ONNX graphs, serve live sequences.",
