@@ -4,7 +4,8 @@
 
 FROM python:3.11-slim-bookworm AS base
 RUN useradd --uid 10001 --create-home carousel && install -d -o carousel /models /runs
-ENV PATH=/opt/carousel/bin:$PATH PYTHONUNBUFFERED=1
+# ONNX Runtime reports what it is used for to its makers unless told not to.
+ENV PATH=/opt/carousel/bin:$PATH PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 USER carousel
 WORKDIR /home/carousel
 ENTRYPOINT ["carousel"]
@@ -18,10 +19,10 @@ CMD ["serve"]
 
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/carousel/bin:$PATH
-RUN python3 -m venv /opt/carousel
 WORKDIR /src
-# Without any code of ours yet, a change of it does not install everything else again.
-COPY pyproject.toml constraints.txt README.md wheel[s] ./
+# Without any code or text of ours yet, a change of it does not install everything else again.
+RUN python3 -m venv /opt/carousel && touch README.md
+COPY pyproject.toml constraints.txt wheel[s] ./
 
 FROM build AS build-service
 ARG PIP_ARGS=""
@@ -51,4 +52,6 @@ RUN pip install --no-deps --force-reinstall . && pip uninstall --yes pip setupto
 
 FROM served AS service-gpu
 COPY --from=build-service-gpu /opt/carousel /opt/carousel
-ENV CAROUSEL_PROVIDER=cuda
+# The runtime looks for CUDA and cuDNN by name, and pip has put them where no linker looks.
+ENV CAROUSEL_PROVIDER=cuda \
+    LD_LIBRARY_PATH=/opt/carousel/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/carousel/lib/python3.11/site-packages/nvidia/cudnn/lib
