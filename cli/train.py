@@ -1,7 +1,10 @@
 """Train a model from a recipe.
 
-The run folder then holds the best and the last checkpoint and the history of the evaluations. A training that was
-stopped goes on with --resume and ends, bit for bit, where it would have ended (same machine and number of threads).
+The run folder then holds the best and the last checkpoint and the history of the evaluations. Ctrl-C and SIGTERM
+write where the training is before they end it; a second one ends it at once. A training that was stopped goes on with
+--resume and ends, bit for bit, where it would have ended (same machine and numbers of threads and processes).
+
+Several processes share the streams of a recipe: torchrun --nproc-per-node 2 -m cli train RECIPE
 """
 
 import argparse
@@ -12,6 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from carousel.errors import CarouselError
+from cli.interrupt import asked_to_stop
 
 if TYPE_CHECKING:  # torch takes seconds to load, and `--help` needs none of it
     from model.recipe import Recipe
@@ -42,21 +48,34 @@ def run(args: argparse.Namespace) -> int:
     # Read by GNU's OpenMP when torch is loaded. Its threads spin long at every barrier, and where anything else uses a
     # core, an LSTM's many small steps then take many times as long. Not to spin at all is slow on idle cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    from model.processes import first_of_its_machine
+
+    try:
+        return _run(args)
+    except (CarouselError, OSError):
+        if first_of_its_machine():
+            raise
+        return 1  # the first process met the same mistake, and names it
+
+
+def _run(args: argparse.Namespace) -> int:
+    from model.allocator import keep_freed_memory
     from model.recipe import find_recipe, read_recipe
 
     file = find_recipe(args.recipe)
     recipe = read_recipe(file)
     if args.data is not None:
         recipe = recipe.with_source(args.data)
+    keep_freed_memory()
     training = _prepare(recipe, args.out or Path("runs") / file.stem, args)
-    try:
-        _train(training)
-    except KeyboardInterrupt:
-        _say(f"stopped after {training.progress.updates} updates; --resume goes on from the last evaluation")
-        raise
-    figures = training.measure()
-    bits, updates = figures["bits_per_character"], int(figures["updates"])
-    print(f"{training.folder}: {bits:.4f} bits per held-out character after {updates} updates")
+    if number := _train(training):
+        if training.first:
+            _say(f"stopped after {training.progress.updates} updates; --resume goes on from there")
+        return 128 + number
+    if training.first:
+        figures = training.measure()
+        bits, updates = figures["bits_per_character"], int(figures["updates"])
+        print(f"{training.folder}: {bits:.4f} bits per held-out character after {updates} updates")
     return 0
 
 
@@ -70,15 +89,26 @@ def _prepare(recipe: "Recipe", folder: Path, args: argparse.Namespace) -> "Train
         torch.set_num_threads(args.threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it reports its choices, we report ours
     training = Training(recipe, load_corpus(recipe.data), folder, resume=args.resume)
-    _say(training.summary)
+    if training.first:
+        _say(training.summary)
     return training
 
 
-def _train(training: "Training") -> None:
-    display = _bar if sys.stderr.isatty() else _lines
-    with display(training) as show:
+def _train(training: "Training") -> int:
+    """Train to the end, or to a signal, whose number it returns."""
+    display = _silence if not training.first else _bar if sys.stderr.isatty() else _lines
+    with asked_to_stop() as asked, display(training) as show:
         for update in training.updates():
             show(update)
+            if number := training.agreed(asked()):
+                training.save()
+                return number
+    return 0
+
+
+@contextmanager
+def _silence(_: "Training") -> Iterator[Show]:
+    yield lambda _: None
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 A digest of document and tensors beside it finds the damage that leaves a file readable.
 
-Tensor names begin with what they belong to: `model.` the weights; `optimizer.`, `state.` and `rng.` are what a
-training needs to go on (see `model.resume`).
+Tensor names begin with what they belong to: `model.` the weights; the others are what a training needs to go on (see
+`model.learner`).
 """
 
 import hashlib
@@ -45,6 +45,10 @@ class Progress(BaseModel):
     """Updates made; they also say where the streams stand in the text and the learning rate in its cycle."""
     best_nats: float | None = None
     evaluations_since_best: int = 0
+    course: tuple[float, ...] = ()
+    """What every evaluation so far gave, nats."""
+    loss_sum: float = 0.0
+    """Nats, over the updates since the last evaluation."""
     seconds: float = 0.0
 
 

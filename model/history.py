@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-from model.files import write_whole
+from model.files import naming, write_whole
 
 NAME = "history.jsonl"
 
 
 def append(folder: Path, evaluation: dict[str, float]) -> None:
     """Add the line of an evaluation; it names its `updates`."""
-    with (folder / NAME).open("a", encoding="utf-8") as file:
+    with naming(folder / NAME), (folder / NAME).open("a", encoding="utf-8") as file:
         file.write(json.dumps(evaluation) + "\n")
 
 

@@ -1,26 +1,37 @@
 """Stateful, truncated backpropagation through time.
 
-Every stream of text is read chunk by chunk. The state goes on from chunk to chunk, gradients do not: k1 = k2 = T in
-the terms of Williams & Peng 1990.
+Every stream of text is read on and on, the state carried from update to update. In the terms of Williams & Peng 1990,
+an update is made every k1 = `stride` steps and its gradient flows through the last k2 = `steps` of them. Where both are
+equal, the chunks of two updates touch. Where k1 < k2 they overlap: an update runs its k2 steps anew, with the weights
+as they are now, from the state before them, and learns from the last k1.
+
+Axes: T time, B batch (streams), V vocabulary.
 """
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
 
 from carousel.errors import CarouselError
-from model.cells.lstm import LSTMState
+from model import randomness
+from model.averaging import averaged, begun
+from model.carried import Carried, detached, joined, named, restored, split
 from model.checkpoint import part, weights
+from model.clipping import clip
 from model.data.corpus import Corpus
 from model.data.streams import Streams
+from model.not_finite import first_not_finite
 from model.precision import fabric_precision
-from model.recipe import Recipe, TrainingRecipe
-from model.schedule import one_cycle
+from model.processes import Processes, ProcessesError
+from model.recipe import Recipe
+from model.schedule import learning_rate
 from model.tasks.characters import CharacterModel, cross_entropy
+from model.training_recipe import TrainingRecipe
 
 # The second moment follows the gradients of some twenty updates: AdamW's customary 0.999 is slow for short trainings
 # (characters-demo at a learning rate of 6e-3: 1.870 bits per character, with 0.95 1.850).
@@ -37,33 +48,49 @@ class Learner:
     Args:
         recipe: Sizes, seed and plan.
         corpus: The text.
+        processes: Those that share the streams; None: as this one was started.
 
     Raises:
         DataError: the text is too short for the streams.
+        PrecisionError: this machine has no such precision.
+        ProcessesError: the streams cannot be shared evenly.
     """
 
-    def __init__(self, recipe: Recipe, corpus: Corpus) -> None:
+    def __init__(self, recipe: Recipe, corpus: Corpus, processes: Processes | None = None) -> None:
         self._plan = recipe.training
-        self._streams = Streams(corpus.training, self._plan.streams, self._plan.steps)
-        self._precision = fabric_precision(self._plan.precision)
-        self._fabric = Fabric(accelerator="auto", devices=1, precision=self._precision)
+        self._streams = Streams(corpus.training, self._plan.streams, self._plan.steps, self._plan.moves_by)
+        self.processes = processes or Processes(fabric_precision(self._plan.precision))
+        fabric, streams = self.processes.fabric, _share(self._plan, self.processes)
         torch.manual_seed(self._plan.seed)
         self.model = CharacterModel(len(corpus.vocabulary.symbols), recipe.model)
+        randomness.seed(self._plan.seed, self.processes)
+        self._average = averaged(self.model, self._plan, self.processes.device)
         self._optimizer = _optimizer(self.model, self._plan)
-        self._run_model, self._run_optimizer = self._fabric.setup(self.model, self._optimizer)
-        self._state = self.model.stack.initial_state(self._plan.streams)
+        self._run_model, self._run_optimizer = fabric.setup(self.model, self._optimizer)
+        self._state: Carried = self.model.stack.initial_state(streams)
+        self._precision = fabric.strategy.precision
+        self._scaler: torch.amp.GradScaler | None = getattr(self._precision, "scaler", None)
 
     @property
     def summary(self) -> str:
-        """The number of parameters, the precision and the device."""
+        """The number of parameters, the precision, the device and how many processes."""
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return f"{parameters} parameters, {self._precision} on {self._fabric.device}"
+        together = f", {self.processes.count} processes" if self.processes.count > 1 else ""
+        return f"{parameters} parameters, {self._precision.precision} on {self.processes.device}{together}"
 
-    def update(self, number: int) -> float:
+    @property
+    def evaluated(self) -> CharacterModel:
+        """The model that counts: with the averaged weights, once there is an average."""
+        if self._average is None or not self._average.n_averaged:
+            return self.model
+        return cast(CharacterModel, self._average.module)
+
+    def update(self, number: int, course: Sequence[float] = ()) -> float:
         """Read the next chunk of every stream and improve the weights once.
 
         Args:
             number: Updates made before this one; it says where the streams and the learning rate are.
+            course: What the evaluations so far gave, nats; some schedules and averages depend on it.
 
         Returns:
             The loss before the update, in nats per character.
@@ -71,54 +98,106 @@ class Learner:
         Raises:
             DivergedError: the loss or its gradient is not finite; the weights were left alone.
         """
-        inputs_BT, targets_BT = self._fabric.to_device(self._streams.chunk(number))
-        logits_BTV, state = self._run_model(inputs_BT, self._state)
-        loss = cross_entropy(logits_BTV, targets_BT)
+        parts = self._parts(number)
         self._run_optimizer.zero_grad()
-        self._fabric.backward(loss)
-        norm = float(clip_grad_norm_(self.model.parameters(), self._plan.clip))
-        nats = float(loss.detach())
-        if not math.isfinite(nats + norm):
-            raise DivergedError(f"update {number}: loss {nats}, gradient {norm}; try a smaller learning_rate")
-        self._set_learning_rate(number)
+        done = [self._backward(*part, last=k == len(parts)) for k, part in enumerate(parts, start=1)]
+        nats = self.processes.mean(sum(loss for loss, _ in done))
+        self._bound_gradient(number, nats)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._plan, number, course)
         self._run_optimizer.step()
-        self._state = tuple(LSTMState(*(segment.detach() for segment in layer)) for layer in state)
+        self._state = joined([state for _, state in done])
+        if self._average is not None and begun(self._plan, course):
+            self._average.update_parameters(self.model)
         return nats
 
     def pack(self) -> dict[str, Tensor]:
-        """Everything that must be known to go on as if there had been no stop, by name."""
-        tensors = weights(self.model)
+        """Everything that must be known to go on as if there had been no stop, by name.
+
+        All processes call it together, and each gets the state of all streams.
+        """
+        tensors = weights(self.evaluated)
+        if self._average is not None and self._average.n_averaged:
+            tensors |= {f"trained.{name}": tensor for name, tensor in self.model.state_dict().items()}
+            tensors["average.updates"] = self._average.n_averaged
         for name, parameter in self.model.named_parameters():
             moments = self._optimizer.state[parameter]
             tensors |= {f"optimizer.{name}.{key}": moment for key, moment in moments.items()}
-        for layer, carried in enumerate(self._state):
-            tensors |= {
-                f"state.layer{layer}.{segment}": value for segment, value in carried._asdict().items()
-            }
-        tensors["rng.cpu"] = torch.get_rng_state()
-        if self._fabric.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state()
-        return tensors
+        if self._scaler is not None:
+            tensors |= {f"scaler.{key}": torch.tensor(n) for key, n in self._scaler.state_dict().items()}
+        every = self.processes.everyones
+        tensors |= {f"state.{name}": every(value) for name, value in named(self._state).items()}
+        return tensors | {f"rng.{kind}": value for kind, value in randomness.packed(self.processes).items()}
 
     def unpack(self, tensors: dict[str, Tensor]) -> None:
-        """Put everything back where `pack` took it from."""
-        device = self._fabric.device
-        self.model.load_state_dict(part(tensors, "model."))
+        """Put everything back where `pack` took it from; bit for bit if there are as many processes as there were."""
+        trained, evaluated = part(tensors, "trained."), part(tensors, "model.")
+        self.model.load_state_dict(trained or evaluated)
+        if self._average is not None and trained:
+            self._average.module.load_state_dict(evaluated)
+            self._average.n_averaged.copy_(tensors["average.updates"])
+        device = self.processes.device
         for name, parameter in self.model.named_parameters():
             moments = part(tensors, f"optimizer.{name}.")
             self._optimizer.state[parameter] = {key: moment.to(device) for key, moment in moments.items()}
-        carried = (part(tensors, f"state.layer{layer}.") for layer in range(len(self._state)))
-        self._state = tuple(
-            LSTMState(**{segment: value.to(device) for segment, value in layer.items()}) for layer in carried
-        )
-        torch.set_rng_state(tensors["rng.cpu"])
-        if "rng.cuda" in tensors and device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng.cuda"])
+        if self._scaler is not None:
+            self._scaler.load_state_dict({key: n.item() for key, n in part(tensors, "scaler.").items()})
+        own = {name: self.processes.own(value) for name, value in part(tensors, "state.").items()}
+        self._state = restored(own, like=self._state)
+        randomness.unpack(part(tensors, "rng."), self.processes)
 
-    def _set_learning_rate(self, number: int) -> None:
-        rate = self._plan.learning_rate * one_cycle(number / self._plan.updates, self._plan.warm_up)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+    def _parts(self, number: int) -> list[tuple[Tensor, Tensor, Carried]]:
+        """Inputs, targets and state of the parts of this process's streams."""
+        parts = self._plan.accumulate
+        inputs_BT, targets_BT = map(self.processes.own, self._streams.chunk(number))
+        return list(
+            zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), split(self._state, parts), strict=True)
+        )
+
+    def _backward(
+        self, inputs_BT: Tensor, targets_BT: Tensor, state: Carried, *, last: bool
+    ) -> tuple[float, Carried]:
+        """Add the gradient of one part; its share of the loss, and its state where the next chunk begins."""
+        learnt = self._plan.moves_by
+        with self.processes.fabric.no_backward_sync(self._run_model, enabled=not last):
+            logits_BTV, after = self._run_model(inputs_BT, state)
+            loss = cross_entropy(logits_BTV[:, -learnt:], targets_BT[:, -learnt:]) / self._plan.accumulate
+            self.processes.fabric.backward(loss + self.model.penalty / self._plan.accumulate)
+        if learnt < self._plan.steps:
+            with torch.no_grad():
+                _, after = self._run_model(inputs_BT[:, :learnt], state)
+        return float(loss.detach()), detached(after)
+
+    def _bound_gradient(self, number: int, nats: float) -> None:
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizer)
+        parameters = list(self.model.parameters())
+        norm = get_total_norm([one.grad for one in parameters if one.grad is not None])
+        if math.isfinite(nats) and math.isfinite(norm):
+            clip(parameters, self._plan.clip, self._plan.clip_by, norm)
+        elif math.isfinite(nats) and self._scaler is not None and self._scaler.get_scale() > 1:
+            pass  # too much for fp16: the scaler makes no step and halves its scale
+        else:
+            where = first_not_finite(self.model, lambda: self._forward(number))
+            raise DivergedError(
+                f"update {number}: loss {nats}, gradient {float(norm)}; first not finite: {where}; "
+                "try a smaller learning_rate"
+            )
+
+    def _forward(self, number: int) -> None:
+        for inputs_BT, _, state in self._parts(number):
+            self._run_model(inputs_BT, state)
+
+
+def _share(plan: TrainingRecipe, processes: Processes) -> int:
+    """How many streams each process reads."""
+    shares = processes.count * plan.accumulate
+    if plan.streams % shares:
+        raise ProcessesError(
+            f"{processes.count} processes of {plan.accumulate} parts cannot share {plan.streams} streams evenly: "
+            f"expected a multiple of {shares}"
+        )
+    return plan.streams // processes.count
 
 
 def _optimizer(model: CharacterModel, plan: TrainingRecipe) -> AdamW:

@@ -7,28 +7,22 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from carousel.contract import first_mistake
 from carousel.errors import CarouselError
+from model.model_recipe import ModelRecipe
+from model.section import Section
+from model.training_recipe import TrainingRecipe
 
 SHIPPED = Path(__file__).parent / "recipes"
-
-Count = Annotated[int, Field(ge=1)]
-Size = Annotated[int, Field(ge=1, le=16_384)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 class RecipeError(CarouselError):
     """There is no such recipe, or a value in it is wrong."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class DataRecipe(_Section):
+class DataRecipe(Section):
     """`[data]`: which text, and how much of it."""
 
     source: Annotated[str, Field(min_length=1)]
@@ -39,42 +33,7 @@ class DataRecipe(_Section):
     """At most this many symbols, the unknown one included; the rarest characters become unknown."""
 
 
-class ModelRecipe(_Section):
-    """`[model]`: the sizes of the network."""
-
-    embedding: Size
-    hidden: Size
-    layers: Size
-    dropout: Share = 0.0
-    """Between layers."""
-
-
-class TrainingRecipe(_Section):
-    """`[training]`: how the weights are found."""
-
-    updates: Count
-    streams: Count
-    """B: contiguous streams that are read side by side, the state carried from update to update."""
-    steps: Count
-    """T: characters of each stream that an update reads, and through which gradients flow."""
-    learning_rate: Positive
-    """The peak of the one-cycle schedule."""
-    warm_up: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the updates in which the learning rate rises."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """On matrices; biases are left alone."""
-    clip: Positive = 1.0
-    """Largest global norm of the gradient."""
-    evaluate_every: Count
-    """Updates between two evaluations, each of which writes the checkpoints."""
-    patience: Count | None = None
-    """Evaluations without improvement after which training stops; None: it runs to its end."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """`auto` is bf16 where the hardware is made for it."""
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """A whole recipe."""
 
     task: Literal["characters"]

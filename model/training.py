@@ -1,5 +1,6 @@
 """A training: updates, evaluations, checkpoints and early stopping, in a folder of its own."""
 
+import math
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from model.checkpoint import (
     write_checkpoint,
 )
 from model.data.corpus import Corpus
-from model.learner import Learner
+from model.learner import DivergedError, Learner
 from model.recipe import Recipe
 from model.revision import revision
 from model.tasks.characters import bits, evaluate
@@ -68,11 +69,12 @@ class Training:
             raise TrainingError(f"{folder} holds {found[0]}: go on with --resume, or give another --out")
         self.recipe, self.folder = recipe, folder
         self._corpus, self._learner = corpus, Learner(recipe, corpus)
+        self._processes = self._learner.processes
         self._lineage, self.progress = uuid.uuid4().hex, Progress()
         if resume:
             self._resume()
-        folder.mkdir(parents=True, exist_ok=True)
-        history.forget_after(folder, self.progress.updates)
+        self._written = self.progress.updates
+        self._processes.by_first(self._open_folder)
         self._started = time.monotonic() - self.progress.seconds
 
     @property
@@ -88,26 +90,39 @@ class Training:
         impatient = plan.patience is not None and self.progress.evaluations_since_best >= plan.patience
         return impatient or self.progress.updates >= plan.updates
 
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks for all that train together."""
+        return self._processes.first
+
     def updates(self) -> Iterator[Update]:
         """Train to the end, one update at a time.
 
         Whoever stops asking stops the training: the checkpoints of the last evaluation stay, and a resumed
-        training goes on from there.
+        training goes on from there, or from where `save` was called.
 
         Raises:
             DivergedError: the loss is no longer finite.
         """
-        plan, losses = self.recipe.training, list[float]()
+        plan = self.recipe.training
         while not self.finished:
-            loss = self._learner.update(self.progress.updates)
-            losses.append(loss)
-            made = self.progress.updates + 1
-            self.progress = self.progress.model_copy(update={"updates": made})
+            before = self.progress
+            loss = self._learner.update(before.updates, before.course)
+            made = before.updates + 1
+            self.progress = before.model_copy(update={"updates": made, "loss_sum": before.loss_sum + loss})
             nats = None
             if made % plan.evaluate_every == 0 or made == plan.updates:
-                nats = self._evaluate(training_nats=sum(losses) / len(losses))
-                losses.clear()
+                nats = self._evaluate()
             yield Update(made, loss, nats)
+
+    def save(self) -> None:
+        """Write what is needed to go on from this very update; all processes call it together."""
+        if self._written < self.progress.updates:
+            self._write_last(self._document({"updates": float(self.progress.updates)}))
+
+    def agreed(self, number: int) -> int:
+        """The largest of the numbers that the processes come with."""
+        return self._processes.largest(number)
 
     def measure(self) -> dict[str, float]:
         """Measure the best weights exactly, as one unbroken stream, and keep the figures in their checkpoint.
@@ -125,49 +140,70 @@ class Training:
         write_checkpoint(best, document.model_copy(update={"metrics": metrics}), tensors)
         return metrics
 
-    def _evaluate(self, training_nats: float) -> float:
-        held_out = self._corpus.validation
-        streams = min(_EVALUATION_STREAMS, len(held_out) // _EVALUATION_CHARACTERS + 1)
-        nats = evaluate(self._learner.model, held_out, streams)
+    def _evaluate(self) -> float:
+        nats = self._processes.by_first(self._held_out)
         before = self.progress
+        if not math.isfinite(nats):
+            raise DivergedError(
+                f"after {before.updates} updates the held-out loss is {nats}; try a smaller learning_rate"
+            )
         better = before.best_nats is None or nats < before.best_nats
         found = {
             "best_nats": nats if better else before.best_nats,
             "evaluations_since_best": 0 if better else before.evaluations_since_best + 1,
+            "course": (*before.course, nats),
+            "loss_sum": 0.0,
             "seconds": time.monotonic() - self._started,
         }
         self.progress = before.model_copy(update=found)
-        line = {"training_nats": training_nats, **self._metrics(nats), "seconds": self.progress.seconds}
-        history.append(self.folder, line)
-        document = self._document(nats)
-        if better:
-            write_checkpoint(self.folder / BEST, document, weights(self._learner.model))
+        every = self.recipe.training.evaluate_every
+        metrics = {**_figures(nats), "updates": float(before.updates)}
+        line = {"training_nats": before.loss_sum / (before.updates % every or every), **metrics}
+        document = self._document(metrics)
+        self._processes.by_first(lambda: self._keep(line, document, better=better))
         # Last of all: what a resumed training starts from must not be ahead of the files beside it.
-        going_on = document.model_copy(update={"progress": self.progress})
-        write_checkpoint(self.folder / LAST, going_on, self._learner.pack())
+        self._write_last(document)
         return nats
 
-    def _metrics(self, nats: float) -> dict[str, float]:
-        return {**_figures(nats), "updates": float(self.progress.updates)}
+    def _held_out(self) -> float:
+        tokens_N = self._corpus.validation
+        streams = min(_EVALUATION_STREAMS, len(tokens_N) // _EVALUATION_CHARACTERS + 1)
+        return evaluate(self._learner.evaluated, tokens_N, streams)
 
-    def _document(self, nats: float) -> Document:
+    def _keep(self, line: dict[str, float], document: Document, *, better: bool) -> None:
+        history.append(self.folder, line | {"seconds": self.progress.seconds})
+        if better:
+            write_checkpoint(self.folder / BEST, document, weights(self._learner.evaluated))
+
+    def _write_last(self, document: Document) -> None:
+        self.progress = self.progress.model_copy(update={"seconds": time.monotonic() - self._started})
+        going_on, tensors = document.model_copy(update={"progress": self.progress}), self._learner.pack()
+        self._processes.by_first(lambda: write_checkpoint(self.folder / LAST, going_on, tensors))
+        self._written = self.progress.updates
+
+    def _document(self, metrics: dict[str, float]) -> Document:
         return Document(
             recipe=self.recipe.model_dump(),
             vocabulary=self._corpus.vocabulary.symbols,
             lineage=self._lineage,
             data_sha256=self._corpus.sha256,
-            metrics=self._metrics(nats),
+            metrics=metrics,
             revision=revision(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+    def _open_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        history.forget_after(self.folder, self.progress.updates)
 
     def _resume(self) -> None:
         file = self.folder / LAST
         document, tensors = read_checkpoint(file)
         if document.progress is None:
             raise TrainingError(f"{file} holds weights only, nothing to go on from")
-        for key, ours, theirs in _differences(self.recipe.model_dump(), document.recipe):
-            raise TrainingError(f"{file} was made with {key} = {theirs!r}, not {ours!r}: give another --out")
+        theirs = Recipe.from_document(document.recipe).model_dump()  # with the keys that came after it
+        for key, one, other in _differences(self.recipe.model_dump(), theirs):
+            raise TrainingError(f"{file} was made with {key} = {other!r}, not {one!r}: give another --out")
         if document.data_sha256 != self._corpus.sha256:
             raise TrainingError(f"{file} was trained on another text: give another --out")
         self._learner.unpack(tensors)

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.cells.lstm import LSTMState
-from model.recipe import ModelRecipe
-from model.stack import Stack
+from model.activation_penalties import ar, tar
+from model.dropout import locked, without_symbols
+from model.initialise import initialise
+from model.layer import Conditions
+from model.model_recipe import ModelRecipe
+from model.stack import Stack, StackState
+from model.tied_head import TiedHead
 
 NOT_COUNTED = -100
 
@@ -22,17 +26,33 @@ class CharacterModel(nn.Module):
     Args:
         symbols: V, the size of the vocabulary.
         sizes: The recipe's `[model]` section.
+
+    Raises:
+        CellError: the recurrence cannot have these sizes, or a setting asks for something that it has not.
+        TieError: embedding and head are to be one matrix, and differ in size.
     """
 
     def __init__(self, symbols: int, sizes: ModelRecipe) -> None:
         super().__init__()
+        self.sizes = sizes
         self.embedding = nn.Embedding(symbols, sizes.embedding)
-        self.stack = Stack(sizes.embedding, sizes.hidden, sizes.layers, sizes.dropout)
-        self.head = nn.Linear(sizes.hidden, symbols)
+        conditions = Conditions(sizes.dropout, sizes.zoneout, sizes.checkpointing)
+        self.stack = Stack(
+            sizes.embedding,
+            sizes.hidden,
+            sizes.layers,
+            cell=sizes.cell,
+            share=sizes.share,
+            conditions=conditions,
+        )
+        for cell in dict.fromkeys(self.stack.by_layer()):  # a shared one is one
+            initialise(cell, sizes.initialise)
+        width = self.stack.width
+        self.head = TiedHead(self.embedding, width) if sizes.tie else nn.Linear(width, symbols)
+        self.penalty: Tensor | float = 0.0
+        """What the activations of the last call add to the loss; zero in evaluation."""
 
-    def forward(
-        self, tokens_BT: Tensor, state: tuple[LSTMState, ...]
-    ) -> tuple[Tensor, tuple[LSTMState, ...]]:
+    def forward(self, tokens_BT: Tensor, state: StackState) -> tuple[Tensor, StackState]:
         """Read T characters of every stream.
 
         Args:
@@ -42,8 +62,20 @@ class CharacterModel(nn.Module):
         Returns:
             Logits of the character that follows each one read, `[B, T, V]`, and the state after the last.
         """
-        y_TBH, state = self.stack(self.embedding(tokens_BT.T), state)
-        return self.head(y_TBH.transpose(0, 1)), state
+        table_VE, dropout = self.embedding.weight, self.sizes.dropout
+        if self.training and dropout.embedding:
+            table_VE = without_symbols(table_VE, dropout.embedding)
+        y_TBH, state = self.stack(functional.embedding(tokens_BT.T, table_VE), state)
+        read_TBH = y_TBH
+        if self.training and dropout.output:
+            drop = locked if dropout.locked or dropout.untied else functional.dropout
+            read_TBH = drop(y_TBH, dropout.output)
+        self.penalty = self._penalty(read_TBH, y_TBH) if self.training else 0.0
+        return self.head(read_TBH.transpose(0, 1)), state
+
+    def _penalty(self, read_TBH: Tensor, y_TBH: Tensor) -> Tensor | float:
+        alpha, beta = self.sizes.activation_penalty, self.sizes.temporal_penalty
+        return (ar(read_TBH, alpha) if alpha else 0.0) + (tar(y_TBH, beta) if beta else 0.0)
 
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:

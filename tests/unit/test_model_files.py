@@ -1,5 +1,7 @@
 """Files that are whole or not there."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,23 @@ def test_what_cannot_be_put_in_place_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         write_whole(occupied, b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_the_old_content_and_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    write_whole(file, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)  # where a disk with delayed allocation says it
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_whole(file, b"new")
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(file))
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_others_may_read_it_as_any_new_file(tmp_path: Path) -> None:

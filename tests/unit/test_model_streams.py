@@ -28,6 +28,16 @@ def test_targets_are_the_characters_that_follow(length: int, streams: int, numbe
     assert_close(targets, (inputs + 1) % length)
 
 
+@given(
+    length=st.integers(20, 90), streams=st.integers(1, 5), stride=st.integers(1, 4), number=st.integers(0, 99)
+)
+def test_with_a_stride_chunks_overlap(length: int, streams: int, stride: int, number: int) -> None:
+    reader = Streams(torch.arange(length), streams, 4, stride)
+    (before, _), (after, _) = reader.chunk(number), reader.chunk(number + 1)
+    assert_close(after, (before + stride) % length)
+    assert_close(after[:, : 4 - stride], before[:, stride:])
+
+
 def test_streams_begin_at_equal_distances() -> None:
     inputs, _ = Streams(torch.arange(100), 4, 3).chunk(0)
     assert inputs[:, 0].tolist() == [0, 25, 50, 75]

@@ -1,14 +1,23 @@
 """`carousel train`: what it prints, where it puts things, and how it ends."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
 
 from cli import main as command
-from model.checkpoint import load_checkpoint
+from model.checkpoint import load_checkpoint, read_checkpoint
+from model.data.corpus import load_corpus
+from model.recipe import read_recipe
+from model.training import Training
 
 RECIPE = """
 task = "characters"
@@ -95,19 +104,55 @@ def test_threads_are_counted_from_one(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_keeps_the_last_checkpoint_and_exits_130() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_where_the_training_is_and_ends_it(number: signal.Signals) -> None:
     Path("long.toml").write_text(RECIPE.replace("updates = 6", "updates = 1_000_000"))
     command_line = [sys.executable, "-m", "cli", "train", "long.toml", "--threads", "1"]
     with subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("3 updates"):
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-    assert process.returncode == 130
-    assert "--resume goes on from the last evaluation" in rest.splitlines()[-1]
-    found = load_checkpoint(Path("runs/long/last.safetensors"))
-    assert found.metrics["updates"] % 3 == 0
+        process.send_signal(number)
+        *_, last = process.stderr.read().splitlines()
+    assert process.returncode == 128 + number
+    document, tensors = read_checkpoint(Path("runs/long/last.safetensors"))
+    assert document.progress is not None
+    made = document.progress.updates
+    assert last == f"stopped after {made} updates; --resume goes on from there"
+    assert_close(tensors, after_updates(made), rtol=0, atol=0)
+
+
+def after_updates(made: int) -> dict[str, Tensor]:
+    """What a training that nobody disturbs has after so many updates."""
+    recipe = read_recipe(Path("long.toml"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    training = Training(recipe, load_corpus(recipe.data), Path("undisturbed"))
+    assert len(list(islice(training.updates(), made))) == made
+    training.save()
+    torch.set_num_threads(threads)
+    return read_checkpoint(Path("undisturbed/last.safetensors"))[1]
+
+
+def test_what_a_full_disk_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert train("small.toml") == 1
+    line = "carousel train: runs/small/history.jsonl: No space left on device"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+def test_a_training_that_diverges_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("wild.toml").write_text(
+        RECIPE.replace("1e-2", "1e38").replace("[training]", "[training]\nwarm_up = 0.0")
+    )
+    assert train("wild.toml") == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("carousel train: update 1: loss nan, gradient nan; first not finite: the weight ")
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch.testing import assert_close
 
-from model import history
-from model.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
+from model.checkpoint import CheckpointError, load_checkpoint
 from model.data.corpus import Corpus
 from model.data.vocabulary import Vocabulary
 from model.recipe import Recipe
@@ -46,30 +43,6 @@ def finish(training: Training) -> Training:
 
 def lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.parametrize("made", [4, 7, 11])
-def test_a_resumed_training_ends_bit_for_bit_where_an_unbroken_one_ends(
-    made: int, corpus: Corpus, tmp_path: Path
-) -> None:
-    finish(Training(recipe(), corpus, tmp_path / "unbroken"))
-    stopped = Training(recipe(), corpus, tmp_path / "stopped")
-    assert len(list(islice(stopped.updates(), made))) == made
-    torch.manual_seed(99)  # whatever happens in between
-    history.append(tmp_path / "stopped", {"updates": 12.0})  # as if killed before the checkpoint that follows
-    resumed = Training(recipe(), corpus, tmp_path / "stopped", resume=True)
-    assert resumed.progress.updates == made // 4 * 4
-    finish(resumed)
-    for name in ("best.safetensors", "last.safetensors"):
-        expected, tensors = read_checkpoint(tmp_path / "unbroken" / name)
-        found, others = read_checkpoint(tmp_path / "stopped" / name)
-        assert_close(others, tensors, rtol=0, atol=0)
-        assert found.metrics == expected.metrics
-    courses = [
-        [(line["updates"], line["training_nats"]) for line in lines(tmp_path / run)]
-        for run in ("unbroken", "stopped")
-    ]
-    assert courses[0] == courses[1]
 
 
 def test_a_resumed_training_keeps_its_lineage_and_a_fresh_one_has_its_own(
