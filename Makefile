@@ -8,7 +8,9 @@ RUNS ?= runs
 DEMO_MODEL := $(MODELS)/stdlib/1/model.onnx
 PROTO := carousel/wire/carousel.proto
 
-.PHONY: help demo serve test compose-test lint types imports fmt protos clean
+PEERS := mlserver torchserve kserve
+
+.PHONY: help demo serve test soak compose-test peers lint types imports fmt protos clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,8 +35,18 @@ serve: $(DEMO_MODEL) ## serve the demo model on 127.0.0.1:8001 (gRPC) and :8002 
 test: $(READY) lint types imports ## lint, types, import rules and the default tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
+soak: $(READY) ## a quarter of an hour of random histories, damaged frames and load; prints the seeds of what fails
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m 'soak or load'
+
 compose-test: $(READY) ## build the images and bring everything up for real (needs a Docker engine)
-	$(BIN)/python -m pytest tests/compose -m compose
+	$(BIN)/python -m pytest tests/compose -m 'compose or not compose'
+
+peers: $(PEERS:%=.peers/%/.ready) ## an environment for each server that `carousel bench peers` compares with
+
+.peers/%/.ready: bench/peers/%/requirements.txt
+	$(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --requirement $<
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -54,4 +66,4 @@ protos: $(READY) ## generate carousel/wire from protos/
 	$(BIN)/python -m grpc_tools.protoc -Icarousel/wire=protos/carousel/v1 --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
 
 clean: ## remove what was made, models and runs included
-	rm -rf .venv build *.egg-info $(RUNS) $(MODELS)
+	rm -rf .venv .peers build *.egg-info $(RUNS) $(MODELS)

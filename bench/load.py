@@ -35,13 +35,15 @@ class Plan:
     """`service`, `bytes` or `columns`."""
     streams: int
     sessions: int
-    """A stream; a frame carries one step of each."""
+    """A stream; a frame carries a chunk of each."""
     depth: int
     """Frames of a stream under way at once."""
     seconds: float
     input_size: int
     rate: float | None = None
     """Frames a second of this process; None: as fast as they are answered."""
+    steps: int = 1
+    """Of each session in a frame."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,11 @@ class _Stream:
     def __init__(self, plan: Plan, call: Any, blob: bytes) -> None:
         self.plan = plan
         self.call = call
-        self.inputs = [Tensor(name="x", data=blob * plan.sessions)]
+        self.inputs = [Tensor(name="x", data=blob * plan.steps * plan.sessions)]
+        self.lengths = [plan.steps] * plan.sessions if plan.steps > 1 else []
         self.handles = list(range(plan.sessions))
         self.index = 0
+        """Of the next step of every session."""
         self.sent: deque[float] = deque()
         self.answered = 0
         self.latencies: list[tuple[float, float]] = []
@@ -85,13 +89,17 @@ class _Stream:
 
     async def _send(self, due: float) -> None:
         columns = [self.index] * self.plan.sessions
-        answered = [max(0, self.index - len(self.sent))] * self.plan.sessions
+        answered = [self.index - len(self.sent) * self.plan.steps] * self.plan.sessions
         frame = StepFrame(
-            handles=self.handles, first_indices=columns, acknowledged=answered, inputs=self.inputs
+            handles=self.handles,
+            first_indices=columns,
+            lengths=self.lengths,
+            acknowledged=answered,
+            inputs=self.inputs,
         )
         await self.call.write(StreamRequest(steps=frame).SerializeToString())
         self.sent.append(due)
-        self.index += 1
+        self.index += self.plan.steps
 
     async def _receive(self) -> None:
         message = await self.call.read()
@@ -127,7 +135,8 @@ async def run(plan: Plan) -> Measured:
     frames = [frame for stream in streams for frame in stream.latencies]
     settled = [took * 1000 for moment, took in frames if begin + SETTLE_S <= moment < end]
     quantiles = np.quantile(settled, np.linspace(0, 1, QUANTILES)).round(4).tolist()
-    return Measured(len(settled) * plan.sessions, len(frames) * plan.sessions, cpu, quantiles)
+    steps = plan.sessions * plan.steps
+    return Measured(len(settled) * steps, len(frames) * steps, cpu, quantiles)
 
 
 async def _open(plan: Plan, channel: grpc.aio.Channel, blob: bytes) -> _Stream:

@@ -55,4 +55,10 @@ def write_json(ratios: Sequence[Ratio], file: Path) -> None:
 
 def _load(sample: dict[str, Any]) -> str:
     clients = " + ".join(f"{share:.0%}" for share in sample["client_cpu"])
-    return f"{sample['steps_per_second']:.0f} steps/s: {sample['server_cpu']:.0%}, {clients}"
+    # What is done once has a time instead of a rate.
+    done = (
+        f"{sample['steps_per_second']:.0f} steps/s"
+        if "steps_per_second" in sample
+        else f"{sample['seconds']:.2f} s"
+    )
+    return f"{done}: {sample['server_cpu']:.0%}" + (f", {clients}" if clients else "")

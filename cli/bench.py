@@ -1,36 +1,62 @@
-"""Measure the service against what it stands on, as ratios taken in one run.
+"""Measure the service or the training, as ratios taken in one run.
 
 carousel bench serve   rate, processor time and latency against a bare gRPC echo and against bare runs of the model
+carousel bench engine  short steps beside long chunks, batches of mixed length against padding, a restart with many sessions
+carousel bench peers   rate and latency against MLServer, TorchServe and the KServe SDK, which `make peers` sets up
+carousel bench train   time of a pass over time against torch.nn.LSTM; memory and time of gradient checkpointing
 
-Nothing else should run meanwhile. Prints a Markdown table, writes every measurement to a JSON file and
-draws a picture beside it.
+Nothing else should run meanwhile. Prints Markdown tables and writes every measurement to a JSON file; of the service
+it draws a picture beside that.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.rows import Ratio
+
+PEERS = ("mlserver", "torchserve", "kserve")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("what", choices=("serve",), help="what to measure")
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="pairs of measurements (default: 5)")
-    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of each (default: 3)")
-    parser.add_argument(
+    what = parser.add_subparsers(dest="what", required=True, metavar="serve | engine | peers | train")
+    serve = what.add_parser("serve", help="against what the service stands on")
+    engine = what.add_parser("engine", help="sessions beside each other, and a restart")
+    engine.add_argument(
+        "--sessions", type=int, default=100_000, metavar="N", help="of the restart (default: 100000)"
+    )
+    peers = what.add_parser("peers", help="against other servers")
+    names = f"of {', '.join(PEERS)} (default: all)"
+    peers.add_argument("names", nargs="*", type=_peer, default=PEERS, metavar="NAME", help=names)
+    train = what.add_parser("train", help="cells over time, forwards and backwards, on one thread")
+    train.add_argument("--runs", type=int, default=7, metavar="N", help="pairs of measurements (default: 7)")
+    train.add_argument("--tried", action="store_true", help="measure the ways that are not used, too")
+    train.add_argument(
         "--out",
         type=Path,
-        default=Path("bench-serve.json"),
+        default=Path("bench-train.json"),
         metavar="FILE",
-        help="JSON (default: bench-serve.json)",
+        help="JSON (default: bench-train.json)",
     )
+    for one, out in ((serve, "bench-serve.json"), (engine, "bench-engine.json"), (peers, "bench-peers.json")):
+        one.add_argument(
+            "--runs", type=int, default=5, metavar="N", help="pairs of measurements (default: 5)"
+        )
+        one.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of each (default: 3)")
+        one.add_argument("--out", type=Path, default=Path(out), metavar="FILE", help=f"JSON (default: {out})")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure every row and report."""
+    """Measure and report."""
+    return {"serve": _serve, "engine": _engine, "peers": _peers, "train": _train}[args.what](args)
+
+
+def _serve(args: argparse.Namespace) -> int:
     import tempfile
 
     from bench import rows
-    from bench.plot import draw
-    from bench.report import machine, table, write_json
     from cli.progress import waiting
 
     with tempfile.TemporaryDirectory() as folder:
@@ -48,11 +74,75 @@ def run(args: argparse.Namespace) -> int:
             for number, (measure, models) in enumerate(plan, 1):
                 tell(f"{number} of {len(plan)}: {measure.__name__.replace('_', ' ')}")
                 ratios += measure(models, args.runs, args.seconds)
-    write_json(ratios, args.out)
-    draw(ratios, ", ".join(str(part) for part in machine().values()), args.out.with_suffix(".png"))
+    _report(ratios, args.out)
+    return 0
+
+
+def _engine(args: argparse.Namespace) -> int:
+    import tempfile
+
+    from bench.long_chunks import one_streams_long_chunks
+    from bench.mixed_lengths import mixed_lengths
+    from bench.restart import drain_and_restart
+    from cli.progress import waiting
+
+    with tempfile.TemporaryDirectory() as folder, waiting("measuring") as tell:
+        models = Path(folder)
+        _write_model(models, input_size=64, hidden_size=128, layers=1)
+        tell("1 of 3: one streams long chunks")
+        ratios = one_streams_long_chunks(models, args.runs, args.seconds)
+        tell("2 of 3: mixed lengths")
+        ratios += mixed_lengths(models, args.runs, args.seconds)
+        tell("3 of 3: drain and restart")
+        ratios += drain_and_restart(models, args.runs, args.sessions)
+    _report(ratios, args.out)
+    return 0
+
+
+def _peers(args: argparse.Namespace) -> int:
+    import tempfile
+
+    from bench.peers.compare import beside, server_table
+    from bench.peers.servers import PEERS, check
+    from cli.progress import waiting
+
+    peers = [PEERS[name] for name in args.names]
+    for peer in peers:
+        check(peer)
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder)
+        _write_model(models, input_size=64, hidden_size=128, layers=1)
+        ratios = []
+        with waiting("measuring") as tell:
+            for number, peer in enumerate(peers, 1):
+                tell(f"{number} of {len(peers)}: {peer.title}")
+                ratios += beside(peer, models, args.runs, args.seconds)
+    _report(ratios, args.out)
+    print("\n" + server_table(ratios))
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from cli import bench_train
+
+    bench_train.run(args.runs, args.out, tried=args.tried)
+    return 0
+
+
+def _report(ratios: "list[Ratio]", out: Path) -> None:
+    from bench.plot import draw
+    from bench.report import machine, table, write_json
+
+    write_json(ratios, out)
+    draw(ratios, ", ".join(str(part) for part in machine().values()), out.with_suffix(".png"))
     print(", ".join(f"{key} {value}" for key, value in machine().items()), end="\n\n")
     print(table(ratios))
-    return 0
+
+
+def _peer(name: str) -> str:
+    if name not in PEERS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PEERS)}, got {name!r}")
+    return name
 
 
 def _write_model(repository: Path, **sizes: int) -> None:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 class Run:
     """One batch, padded. Axes: B sessions, T steps.
 
-    No row is written twice, none is negative, B and T are at least 1 and so is every length.
+    No row is written twice, none that is written is negative, B and T are at least 1 and so is every length.
     """
 
     read_rows: NDArray[np.int64]
-    """`[B]`: rows that hold the states before the run."""
+    """`[B]`: rows that hold the states before the run; below 0: places in the spill file."""
     write_rows: NDArray[np.int64]
     """`[B]`: rows that get the states after it; may equal `read_rows`."""
     lengths: NDArray[np.int32]
@@ -30,8 +30,8 @@ class Result:
 
     outputs: tuple[NDArray[np.generic], ...]
     """`[B, T, *shape]` each, in the order of the contract; undefined beyond a session's length."""
-    finite: NDArray[np.bool_]
-    """`[B]`: whether the new state is finite. A row that is not was not written."""
+    finite: NDArray[np.bool_] | None
+    """`[B]`: whether the new state is finite; None: all are. A row that is not was not written."""
     seconds: float
     """Time in the runtime."""
 
@@ -41,6 +41,18 @@ class Backend(Protocol):
 
     def run(self, run: Run) -> Result:
         """Read rows, run, check, write rows. An exception means that no row was written."""
+        ...
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.generic]:
+        """The states of some rows, `[n, S]`; a row below 0 is in the spill file."""
+        ...
+
+    def write(self, rows: NDArray[np.int64], states: NDArray[np.generic]) -> None:
+        """Put states `[n, S]` into rows of the arena that nobody else owns."""
+        ...
+
+    def spill(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> None:
+        """Copy rows to the spill file; place p is row -1 - p from then on."""
         ...
 
     def warm_up(self, batch_chunks: int) -> None:

@@ -1,56 +1,62 @@
-"""What runs together, and its arrays. Axes: B slices, T steps of the longest."""
+"""What runs together, and its arrays. Axes: B members of all cohorts, T steps of the longest."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.backend import Run
-from service.session import Chunk
+from service.cohort import Array, Cohort
+from service.sessions import SessionTable
 
 
-class Slice(NamedTuple):
-    """The next steps of one chunk: `[start, start + steps)` of its own steps."""
+class Batch(NamedTuple):
+    """Cohorts of one model, and how many of its next steps each runs."""
 
-    chunk: Chunk
-    start: int
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What runs together: slices of one model, no two of one session."""
-
-    model: str
-    slices: tuple[Slice, ...]
-
-    @property
-    def steps(self) -> int:
-        """T of the run: the longest slice."""
-        return max(part.steps for part in self.slices)
+    model: int
+    cohorts: Sequence[Cohort]
+    steps: Sequence[int]
+    size: int
+    """B of the run."""
+    longest: int
+    """T of the run."""
 
     @property
     def padding(self) -> int:
         """Steps of the run that belong to nobody."""
-        return self.steps * len(self.slices) - sum(part.steps for part in self.slices)
+        used = sum(len(cohort) * steps for cohort, steps in zip(self.cohorts, self.steps, strict=True))
+        return self.longest * self.size - used
 
-    def run(self) -> Run:
-        """The batch as arrays; slices shorter than T are padded with zeros."""
-        parts = self.slices
+    def run(self, table: SessionTable) -> Run:
+        """The batch as arrays; members with fewer steps than T are padded with zeros."""
+        first = self.cohorts[0]
+        read = [table.row[cohort.slots] if cohort.done == 0 else cohort.rows for cohort in self.cohorts]
+        if len(self.cohorts) == 1:
+            lengths = np.full(self.size, self.longest, np.int32)
+            inputs = first.inputs
+            if self.longest < first.length:
+                part = slice(first.done, first.done + self.longest)
+                inputs = tuple(array[:, part] for array in inputs)
+            return Run(read[0], first.rows, lengths, inputs)
+        lengths = np.repeat(np.array(self.steps, np.int32), [len(cohort) for cohort in self.cohorts])
         return Run(
             # The first run of a chunk reads the current row, later ones what the run before has written.
-            read_rows=np.array([part.chunk.row if part.start else part.chunk.session.row for part in parts]),
-            write_rows=np.array([part.chunk.row for part in parts]),
-            lengths=np.array([part.steps for part in parts], np.int32),
-            inputs=tuple(self._input(port) for port in range(len(parts[0].chunk.steps.inputs))),
+            read_rows=np.concatenate(read),
+            write_rows=np.concatenate([cohort.rows for cohort in self.cohorts]),
+            lengths=lengths,
+            inputs=tuple(self._input(port) for port in range(len(first.inputs))),
         )
 
-    def _input(self, port: int) -> NDArray[np.generic]:
-        arrays = [part.chunk.steps.inputs[port][part.start : part.start + part.steps] for part in self.slices]
+    def _input(self, port: int) -> Array:
+        parts = [
+            cohort.inputs[port][:, cohort.done : cohort.done + steps]
+            for cohort, steps in zip(self.cohorts, self.steps, strict=True)
+        ]
         if self.padding == 0:
-            return np.stack(arrays)
-        lined = np.zeros((len(arrays), self.steps, *arrays[0].shape[1:]), arrays[0].dtype)
-        for row, array in zip(lined, arrays, strict=True):
-            row[: len(array)] = array
+            return np.concatenate(parts)
+        lined = np.zeros((self.size, self.longest, *parts[0].shape[2:]), parts[0].dtype)
+        start = 0
+        for part in parts:
+            lined[start : start + len(part), : part.shape[1]] = part
+            start += len(part)
         return lined

@@ -1,283 +1,280 @@
-"""Admission, batches, commits: the way of a chunk from the wire to its answer.
+"""Admission, batches, commits: the way of chunks from the wire to their answers.
 
-Everything here runs on the event-loop thread; only `Backend.run` runs elsewhere, through the dispatcher. Invariants:
-one chunk in flight per session; row, index and kept answer change in `_commit` alone, without an await, before
+Everything here runs on the event-loop thread; only `Backend.run` may run elsewhere, through the dispatcher. Invariants:
+one chunk of a session in flight; row, index and kept answer change in `_commit` alone, without an await, before
 anybody is answered; a failed run changes nothing; a caller that left never breaks its batch-mates.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+import numpy as np
 import structlog
 
+from service.admission import Admission
 from service.backend import Result
-from service.batch import Batch, Slice
+from service.batch import Batch
+from service.cohort import Caller
 from service.dispatcher import Dispatch
-from service.errors import (
-    BackendFailedError,
-    DrainingError,
-    IndexUnexpectedError,
-    InvalidInputError,
-    QueueFullError,
-    ServiceError,
-    SessionGoneError,
-    StateNotFiniteError,
-)
-from service.metrics import Metrics
+from service.errors import BackendFailedError, QueueFullError, SessionGoneError
+from service.group import Group
+from service.kept import KeptAnswers
+from service.limits import Limits
+from service.metrics import Metrics, ModelMetrics
+from service.pace import Pace
+from service.queue import ChunkQueue
 from service.repository import ServedModel
+from service.results import Results
 from service.rows import INITIAL_ROW
+from service.rules import Rules
 from service.scheduler import Scheduler
-from service.session import Answer, Chunk, Session, Steps, Waiter
 from service.sessions import SessionTable
-
-CHUNK_WAITERS = 64
-"""Callers that may wait for one chunk. Repeating a chunk costs its client nothing, so it must be bounded here."""
+from service.spill import Spilling
 
 _log = structlog.get_logger(__name__)
 
 
 class Engine:
-    """Owns the session table, the scheduler and the ownership of rows."""
+    """Owns the session table, the queue, the kept answers, the scheduler and the ownership of rows."""
 
     def __init__(
         self,
         models: Mapping[str, ServedModel],
-        table: SessionTable,
-        scheduler: Scheduler,
+        limits: Limits,
         dispatch: Dispatch,
         metrics: Metrics,
         clock: Callable[[], float],
         soon: Callable[[Callable[[], None]], object],
-        queue_chunks: int,
     ) -> None:
         self.models = models
-        self.table = table
+        self.served: Sequence[ServedModel] = list(models.values())
+        """By number."""
         self.clock = clock
-        self.queued = 0
-        """Chunks between admission and commit."""
-        self._scheduler = scheduler
+        self.limits = limits
+        self.table = SessionTable(limits.sessions)
+        self.kept = KeptAnswers(limits.sessions, [model.contract for model in self.served], limits.kept_bytes)
+        self.queue = ChunkQueue(self.table, [model.step_bytes for model in self.served])
+        self.rules = Rules(self.served, self.table, self.kept, self.queue, metrics, limits.queue_chunks)
+        self._admission = Admission(self.table, self.queue, self.rules, limits.batch_chunks)
+        # No run is longer than its graph was verified for.
+        run_steps = {m.number: min(limits.run_steps, m.contract.max_steps) for m in self.served}
+        self._scheduler = Scheduler(limits.batch_chunks, run_steps)
+        self._pace = Pace()
+        self.spilling = Spilling(self.table, self.served)
         self._dispatch = dispatch
         self._metrics = metrics
-        self._of_model = {key: metrics.of_model(key) for key in models}
+        self._of_model = [metrics.of_model(model.key) for model in self.served]
+        self._results = Results(
+            self.served, self.table, self.queue, self.kept, self._scheduler, self._of_model, clock
+        )
         self._soon = soon
-        self._queue_chunks = queue_chunks
+        self._groups: dict[int, Group] = {}
         self._running = False
+        self._running_since = 0.0
+        self._stopped = False
         self._pumping = False
-        self._draining = False
         self._idle: list[Callable[[], None]] = []
 
-    # -- admission ------------------------------------------------------------------------------------------------
+    # -- what callers ask -----------------------------------------------------------------------------------------
 
-    def submit(self, session: Session, steps: Steps, waiter: Waiter) -> Chunk | None:
-        """Take a chunk in.
+    def offer(
+        self,
+        model: ServedModel,
+        caller: Caller,
+        slots: Sequence[int],
+        serials: Sequence[int],
+        firsts: Sequence[int] | None,
+        lengths: Sequence[int],
+        acknowledged: Sequence[int] | None,
+        blobs: Sequence[bytes],
+    ) -> None:
+        """Take the chunks of one frame in at the end of this turn of the loop, with all others read in it.
 
         Args:
-            session: A session that was alive when the caller looked it up.
-            steps: Inputs already checked against the contract.
-            waiter: Called once with the answer or the error, possibly before this returns.
-
-        Returns:
-            What the caller waits for and may `leave`; None if it has been answered from what was kept.
-
-        Raises:
-            ServiceError: the chunk was refused. Only what it acknowledged stays true, and that its session is used.
+            model: Of all the sessions.
+            caller: Told once of each chunk.
+            slots: Of the sessions, as they were looked up,
+            serials: and who they were then.
+            firsts: Index of the first step of each chunk; None: the client does not number them.
+            lengths: Steps of each chunk, 1 or more.
+            acknowledged: The answers of all steps below it have been received.
+            blobs: From `blobs_of`.
         """
-        if session.gone is not None:
-            raise session.gone.again()
-        session.acknowledge(steps.acknowledged)
-        session.last_used = now = self.clock()
-        found = session.place(steps)
-        if isinstance(found, Answer):
-            self._metrics.replays.inc()
-            waiter(found)
-            return None
-        if found is not None:
-            if len(found.waiters) >= CHUNK_WAITERS:
-                raise QueueFullError(
-                    f"{CHUNK_WAITERS} callers wait for this chunk already; wait for one of them"
-                )
-            self._metrics.joins.inc()
-            found.waiters.append(waiter)
-            return found
-        self._check_room(session, steps)
-        chunk = Chunk(session, steps, session.tail, now, [waiter])
-        session.pending.append(chunk)
-        self.queued += 1
-        if len(session.pending) == 1:
-            self._scheduler.add(chunk)
-            self._pump_soon()
-        return chunk
+        if model.number not in self._groups:
+            self._groups[model.number] = Group()
+        self._groups[model.number].add(caller, slots, serials, firsts, lengths, acknowledged, blobs)
+        self._pump_soon()
 
-    def leave(self, chunk: Chunk, waiter: Waiter) -> None:
-        """A caller no longer waits. A queued chunk that nobody waits for is dropped with all later ones."""
-        if waiter in chunk.waiters:
-            chunk.waiters.remove(waiter)
-        if chunk.waiters or chunk.started or chunk.dropped:
-            return
-        expected = chunk.first
-        dropped = self._drop(chunk)
-        self._metrics.dropped.inc(len(dropped))
-        for later in dropped:
-            self._refuse(
-                later,
-                IndexUnexpectedError(
-                    f"first index: expected {expected}, got {later.first} (an earlier chunk was cancelled)",
-                    expected_index=expected,
-                ),
-            )
+    @property
+    def offered(self) -> bool:
+        """Whether chunks wait for the end of the turn."""
+        return bool(self._groups)
 
-    def end(self, session: Session, reason: type[SessionGoneError]) -> None:
+    def admit_offered(self) -> None:
+        """Decide what the chunks are that were offered in this turn."""
+        groups, self._groups = self._groups, {}
+        for number, group in groups.items():
+            for cohort in self._admission.admit(self.served[number], group, self.clock()):
+                self._scheduler.add(cohort)
+
+    def leave(self, caller: Caller) -> None:
+        """A caller waits no longer. Queued chunks that nobody waits for are dropped, with all later ones."""
+        caller.left = True
+        waits, caller.waits = dict.fromkeys(reversed(caller.waits)), []
+        for cohort in waits:
+            if not cohort.started and self.queue.cohort(cohort.number) is cohort:
+                self._metrics.dropped.inc(self._results.take_back(cohort))
+
+    def end(self, slot: int, reason: type[SessionGoneError]) -> SessionGoneError:
         """End a session; whoever waits for one of its chunks is told why."""
-        gone = self.table.remove(session, reason, self.clock())
+        table, model = self.table, int(self.table.model[slot])
+        queued = [link for link in self.queue.chain(slot) if not link[0].started]
+        # A run that reads the row ends before anybody can take it.
+        self.served[model].give(table.row[slot : slot + 1])
+        self.kept.forget_all(model, slot)
+        gone = table.remove(slot, reason, self.clock())
         self._metrics.ended.labels(
             reason.__name__.removeprefix("Session").removesuffix("Error").lower()
         ).inc()
-        self.models[session.model].rows.give(
-            session.row
-        )  # a run that reads it ends before anybody can take it
-        session.row = INITIAL_ROW
-        session.forget_answers()
-        queued = [chunk for chunk in session.pending if not chunk.started]
-        if queued:
-            self._drop(queued[0])
-        for chunk in queued:
-            self._refuse(chunk, gone)
+        for cohort, member in reversed(queued):
+            self.queue.abandon(cohort, member)
+        for cohort, member in queued:
+            cohort.refuse(member, gone)
+        return gone
 
     def drain(self, done: Callable[[], None]) -> None:
         """Take no new chunk; call `done` when everything queued has been answered."""
-        self._draining = True
+        self.rules.draining = True
         self._idle.append(done)
         self._pump_soon()
 
-    def check_open(self) -> None:
-        """Refuse new sessions and chunks while draining.
+    def metrics_of(self, model: ServedModel) -> ModelMetrics:
+        """The metrics of one model."""
+        return self._of_model[model.number]
 
-        Raises:
-            DrainingError: connect again, to the next server.
-        """
-        if self._draining:
-            raise DrainingError("the server is going down; connect again in a moment")
+    def running_s(self) -> float:
+        """How long the dispatcher has been at its present job; 0 when it has none."""
+        return self.clock() - self._running_since if self._running else 0.0
+
+    def stop(self) -> None:
+        """Start no run any more, and apply no result: what is not committed now never will be."""
+        self._stopped = True
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
     def _pump_soon(self) -> None:
-        # At the end of this turn of the loop, so that all frames read in it share a batch.
         if not self._pumping:
             self._pumping = True
             self._soon(self._pump)
 
     def _pump(self) -> None:
-        """Start the next run if the backend is free and anything is ready."""
+        """Take in what came, and start the next run if the backend is free and anything is ready."""
         self._pumping = False
-        if self._running:
+        self.admit_offered()
+        if self._running or self._stopped or self._leave_room():
             return
         batch = self._scheduler.next_batch()
+        while batch is not None and self._turn_away(batch):
+            batch = self._scheduler.next_batch()
         if batch is not None:
             self._start(batch)
-        elif not self.queued:
+        elif not self.queue.chunks:
             waiting, self._idle = self._idle, []
             for done in waiting:
                 done()
 
+    def _leave_room(self) -> bool:
+        """Let idle rows leave if the next run might find too few free; returns whether that is under way."""
+        move = self.spilling.next_move(self.clock())
+        if move is None:
+            return False
+
+        def done(outcome: Exception | None) -> None:
+            self._running = False
+            self.spilling.moved(move, outcome, self.clock())
+            self._pump_soon()
+
+        self._running, self._running_since = True, self.clock()
+        self._dispatch(move.job, done)
+        return True
+
+    def _turn_away(self, batch: Batch) -> bool:
+        """Refuse chunks whose sessions would need a row more, if idle rows have to leave and cannot.
+
+        Returns:
+            Whether there were any; what is left of the batch is ready again.
+        """
+        rows, row_of = self.served[batch.model].rows, self.table.row
+        # The other rows are second rows: sessions that have a row can always go on.
+        most = rows.capacity - 1 - self.limits.queue_chunks
+        if rows.used + batch.size <= most:
+            return False
+        started = [cohort for cohort in self.queue if cohort.started and cohort.model == batch.model]
+        needs = {cohort: row_of[cohort.slots] <= INITIAL_ROW for cohort in (*started, *batch.cohorts)}
+        owned = rows.used - sum(map(len, started))
+        new = [cohort for cohort in batch.cohorts if not cohort.started and np.count_nonzero(needs[cohort])]
+        if not new or owned + sum(map(np.count_nonzero, needs.values())) <= most:
+            return False
+        error = QueueFullError(
+            "no memory for more states, and idle ones cannot be written to disk; try again"
+        )
+        for cohort in new:
+            self._results.fail(cohort, np.flatnonzero(needs[cohort]).tolist(), error)
+        for cohort in batch.cohorts:
+            self._scheduler.add(cohort)
+        return True
+
     def _start(self, batch: Batch) -> None:
-        model = self.models[batch.model]
-        now = self.clock()
-        metrics = self._of_model[batch.model]
-        for part in batch.slices:
-            if not part.chunk.started:
-                part.chunk.started = True
-                part.chunk.row = model.rows.take()
-                metrics.queue_seconds.observe(now - part.chunk.queued_at)
-        metrics.batch_chunks.observe(len(batch.slices))
-        metrics.padding.inc(batch.padding)
-        self._running = True
-        self._dispatch(lambda: model.backend.run(batch.run()), lambda result: self._finished(batch, result))
+        model, metrics, now = self.served[batch.model], self._of_model[batch.model], self.clock()
+        for cohort in batch.cohorts:
+            if not cohort.started:
+                cohort.started = True
+                cohort.rows = model.rows.take(len(cohort))
+                metrics.queue_seconds.observe(now - cohort.queued_at, len(cohort))
+        metrics.batch_chunks.observe(batch.size, 1)
+        if len(batch.cohorts) > 1:
+            metrics.padding.inc(batch.padding)
+        job = partial(model.backend.run, batch.run(self.table))
+        self._running, self._running_since = True, now
+        if self._pace.predict(batch) < self.limits.inline_s and self._scheduler.empty:
+            self._finished(batch, _outcome(job))
+        else:
+            self._dispatch(job, partial(self._finished, batch))
 
     def _finished(self, batch: Batch, result: Result | Exception) -> None:
         self._running = False
-        model, metrics = self.models[batch.model], self._of_model[batch.model]
+        if self._stopped:
+            return
+        model, metrics = self.served[batch.model], self._of_model[batch.model]
         if isinstance(result, Exception):
             metrics.failed_runs.inc()
-            _log.error("run_failed", model=model.key, chunks=len(batch.slices), exc_info=result)
-            failure = BackendFailedError("inference failed; nothing was applied")
-            for part in batch.slices:
-                self._fail(part.chunk, failure)
+            _log.error("run_failed", model=model.key, chunks=batch.size, exc_info=result)
+            for cohort in batch.cohorts:
+                self._results.fail(
+                    cohort, range(len(cohort)), BackendFailedError("inference failed; nothing was applied")
+                )
         else:
-            metrics.run_seconds.observe(result.seconds)
-            steps = [self._advance(model, part, k, result) for k, part in enumerate(batch.slices)]
-            metrics.chunks.inc(len(steps) - steps.count(0))
-            metrics.steps.inc(sum(steps))
-        self._pump()
+            self._pace.learn(batch, result.seconds)
+            metrics.run_seconds.observe(result.seconds, 1)
+            if result.seconds >= self.limits.slow_run_s:
+                sizes = {"sessions": batch.size, "steps": batch.longest}
+                _log.warning("slow_run", model=model.key, seconds=round(result.seconds, 3), **sizes)
+            start = 0
+            for cohort, steps in zip(batch.cohorts, batch.steps, strict=True):
+                part = slice(start, start + len(cohort))
+                start = part.stop
+                outputs = result.outputs
+                if len(batch.cohorts) > 1:
+                    outputs = tuple(output[part, :steps] for output in outputs)
+                self._results.advance(
+                    cohort, steps, outputs, None if result.finite is None else result.finite[part]
+                )
+        if self._groups or self._idle or not self._scheduler.empty:
+            self._pump_soon()
 
-    def _advance(self, model: ServedModel, part: Slice, position: int, result: Result) -> int:
-        """Take one slice's result; returns the number of steps that it committed."""
-        chunk, session = part.chunk, part.chunk.session
-        if session.gone is not None:
-            self._fail(chunk, session.gone)
-        elif not result.finite[position]:
-            self._of_model[model.key].not_finite.inc()
-            self._fail(
-                chunk,
-                StateNotFiniteError(
-                    f"steps {chunk.first + part.start} to {chunk.first + part.start + part.steps - 1} "
-                    "would make the state NaN or infinite; nothing was applied"
-                ),
-            )
-        else:
-            chunk.outputs.append(tuple(output[position, : part.steps].tobytes() for output in result.outputs))
-            chunk.done += part.steps
-            if chunk.done == chunk.steps.length:
-                self._commit(model, chunk)
-                return chunk.steps.length
-            self._scheduler.add(chunk)
-        return 0
 
-    def _commit(self, model: ServedModel, chunk: Chunk) -> None:
-        answer, freed = chunk.session.commit(chunk, self.clock())
-        model.rows.give(freed)
-        self.queued -= 1
-        self._next_of(chunk.session)
-        for waiter in chunk.waiters:
-            waiter(answer)
-
-    def _fail(self, chunk: Chunk, error: ServiceError) -> None:
-        """A started chunk came to nothing: its row goes back, and what was queued behind it has a gap before it."""
-        session, expected = chunk.session, chunk.first
-        self.models[session.model].rows.give(chunk.row)
-        dropped = self._drop(chunk)
-        self._refuse(chunk, error)
-        for later in dropped[1:]:
-            self._refuse(
-                later,
-                IndexUnexpectedError(
-                    f"first index: expected {expected}, got {later.first} (an earlier chunk failed)",
-                    expected_index=expected,
-                ),
-            )
-
-    # -- small parts ----------------------------------------------------------------------------------------------
-
-    def _check_room(self, session: Session, steps: Steps) -> None:
-        self.check_open()
-        model = self.models[session.model]
-        if steps.length > model.chunk_steps:
-            raise InvalidInputError(
-                f"length: expected at most {model.chunk_steps} steps a chunk, got {steps.length}"
-            )
-        if steps.first is not None:
-            session.check_window(steps.length, model.step_bytes)
-        if self.queued >= self._queue_chunks:
-            raise QueueFullError(f"{self.queued} chunks are queued, as many as the server takes; try again")
-
-    def _drop(self, chunk: Chunk) -> list[Chunk]:
-        dropped = chunk.session.drop_from(chunk)
-        self.queued -= len(dropped)
-        return dropped
-
-    def _next_of(self, session: Session) -> None:
-        if session.pending:
-            self._scheduler.add(session.pending[0])
-
-    @staticmethod
-    def _refuse(chunk: Chunk, error: ServiceError) -> None:
-        for waiter in chunk.waiters:
-            waiter(error.again())
+def _outcome(job: Callable[[], Result]) -> Result | Exception:
+    try:
+        return job()
+    except Exception as error:
+        return error

@@ -11,6 +11,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from service.readiness import HANGS
+
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -84,6 +86,8 @@ def _application(registry: CollectorRegistry, ready: Callable[[], str | None]) -
                 page: Iterable[bytes] = metrics(environ, start)
                 return page
             case "/healthz":
+                if ready() == HANGS:
+                    return answer(start, HTTPStatus.SERVICE_UNAVAILABLE, HANGS)
                 return answer(start, HTTPStatus.OK, "alive")
             case "/readyz":
                 why_not = ready()

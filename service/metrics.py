@@ -1,10 +1,16 @@
 """Every metric of the service. Base units; labels only from closed sets (models, methods, codes, reasons)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from carousel.wire.carousel_pb2 import Reason
+from service.histogram import BatchHistogram, Buckets
+
+REFUSALS = [name for name in Reason.keys() if name != "REASON_UNSPECIFIED"]  # noqa: SIM118 - no mapping
+ENDINGS = ("expired", "closed", "evicted", "lost")
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _CHUNKS = (1.0, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -15,10 +21,11 @@ class ModelMetrics:
 
     steps: Counter
     chunks: Counter
-    batch_chunks: Histogram
+    batch_chunks: Buckets
     padding: Counter
-    run_seconds: Histogram
-    queue_seconds: Histogram
+    run_seconds: Buckets
+    queue_seconds: Buckets
+    answer_seconds: Buckets
     failed_runs: Counter
     not_finite: Counter
 
@@ -28,29 +35,34 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(namespace="carousel", registry=self.registry)
         self._requests()
         self._sessions()
-        self._models = ModelMetrics(
-            steps=self._counter("steps", "Steps committed."),
-            chunks=self._counter("chunks", "Chunks committed."),
-            batch_chunks=self._histogram("batch_chunks", "Sessions advanced by one run.", _CHUNKS),
-            padding=self._counter("padding_steps", "Steps run for nobody."),
-            run_seconds=self._histogram("run_duration_seconds", "Time of one run in the runtime.", _SECONDS),
-            queue_seconds=self._histogram(
+        self._models: dict[str, Any] = {
+            "steps": self._counter("steps", "Steps committed."),
+            "chunks": self._counter("chunks", "Chunks committed."),
+            "batch_chunks": self._histogram("batch_chunks", "Sessions advanced by one run.", _CHUNKS),
+            "padding": self._counter("padding_steps", "Steps run for nobody."),
+            "run_seconds": self._histogram(
+                "run_duration_seconds", "Time of one run in the runtime.", _SECONDS
+            ),
+            "queue_seconds": self._histogram(
                 "queue_duration_seconds", "Time from admission to the start of a chunk's first run.", _SECONDS
             ),
-            failed_runs=self._counter("failed_runs", "Runs that raised an error."),
-            not_finite=self._counter(
+            "answer_seconds": self._histogram(
+                "answer_duration_seconds",
+                "Time from the commit of a chunk to its answer on the wire.",
+                _SECONDS,
+            ),
+            "failed_runs": self._counter("failed_runs", "Runs that raised an error."),
+            "not_finite": self._counter(
                 "nonfinite_states", "Chunks refused because the state became NaN or infinite."
             ),
-        )
+        }
 
     def of_model(self, key: str) -> ModelMetrics:
         """The metrics of one model, known by name and version."""
-        metrics = {
-            field.name: getattr(self._models, field.name).labels(key) for field in fields(ModelMetrics)
-        }
-        return ModelMetrics(**metrics)
+        return ModelMetrics(**{name: metric.labels(key) for name, metric in self._models.items()})
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read when it is scraped."""
@@ -59,8 +71,10 @@ class Metrics:
     def _counter(self, name: str, help_text: str) -> Counter:
         return Counter(f"carousel_{name}", help_text, ["model"], registry=self.registry)
 
-    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"carousel_{name}", help_text, ["model"], buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> BatchHistogram:
+        histogram = BatchHistogram(f"carousel_{name}", help_text, buckets)
+        self.registry.register(histogram)
+        return histogram
 
     def _requests(self) -> None:
         registry = self.registry
@@ -82,6 +96,7 @@ class Metrics:
             "carousel_joins", "Repeated chunks that joined a queued or running one.", registry=registry
         )
         self.refused = Counter("carousel_refused", "Chunks and calls refused.", ["reason"], registry=registry)
+        _start_at_zero(self.refused, REFUSALS)
         self.dropped = Counter(
             "carousel_dropped_chunks", "Queued chunks whose callers had left.", registry=registry
         )
@@ -90,3 +105,10 @@ class Metrics:
         registry = self.registry
         self.opened = Counter("carousel_sessions_opened", "Sessions opened.", registry=registry)
         self.ended = Counter("carousel_sessions_ended", "Sessions that ended.", ["reason"], registry=registry)
+        _start_at_zero(self.ended, ENDINGS)
+
+
+def _start_at_zero(counter: Counter, reasons: Iterable[str]) -> None:
+    """A counter that appears with its first event hides that event from `increase()`."""
+    for reason in reasons:
+        counter.labels(reason)

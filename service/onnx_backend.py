@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 from carousel.contract import Contract
 from carousel.wire.frames import NUMPY
 from service.backend import Result, Run
+from service.denormals import Denormals
+from service.finite import all_finite
 from service.rows import INITIAL_ROW
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from service.spill import SpillFile
 
 
 class OnnxBackend:
@@ -22,8 +26,15 @@ class OnnxBackend:
     rows out of reach of a failing run.
     """
 
-    def __init__(self, session: "onnxruntime.InferenceSession", contract: Contract, rows: int) -> None:
+    def __init__(
+        self,
+        session: "onnxruntime.InferenceSession",
+        contract: Contract,
+        rows: int,
+        spill_file: "SpillFile | None" = None,
+    ) -> None:
         self._session = session
+        self._denormals = Denormals()
         self._contract = contract
         plane = contract.planes[0]
         self._state_input, state_output = plane.input, plane.output
@@ -32,17 +43,42 @@ class OnnxBackend:
         self._rows: NDArray[np.generic] = np.zeros((rows, plane.size), NUMPY[plane.dtype])
         if contract.initial is not None:
             self._rows[INITIAL_ROW] = contract.initial
+        # As items of bytes: NumPy copies one item faster than many numbers.
+        self._items = self._rows.view(np.dtype((np.void, self._rows.itemsize * plane.size))).reshape(-1)
+        self._spill_file = spill_file
+        self._spilled = None if spill_file is None else spill_file.open(self._items.dtype)
 
     def run(self, run: Run) -> Result:
         """Advance every session of the batch; see `Backend.run`."""
         (*outputs, states), seconds = self._call(run)
         self._check_shapes(run, outputs, states)
-        finite = np.isfinite(states).all(axis=1)
-        if finite.all():
-            self._rows[run.write_rows] = states
+        if all_finite(states):
+            finite = None
+            self.write(run.write_rows, states)
         else:
-            self._rows[run.write_rows[finite]] = states[finite]
+            finite = np.isfinite(states).all(axis=1)
+            self.write(run.write_rows[finite], states[finite])
         return Result(tuple(outputs), finite, seconds)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.generic]:
+        """The states of some rows; see `Backend.read`."""
+        if self._spilled is None or not np.count_nonzero(rows < 0):
+            return self._rows.take(rows, axis=0)
+        states = self._rows.take(np.maximum(rows, INITIAL_ROW), axis=0)
+        away = rows < 0
+        states.view(self._items.dtype).reshape(-1)[away] = self._spilled[-1 - rows[away]]
+        return states
+
+    def write(self, rows: NDArray[np.int64], states: NDArray[np.generic]) -> None:
+        """Put states into rows; see `Backend.write`."""
+        self._items[rows] = np.ascontiguousarray(states).view(self._items.dtype).reshape(-1)
+
+    def spill(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> None:
+        """Copy rows to the spill file; see `Backend.spill`."""
+        assert self._spilled is not None
+        assert self._spill_file is not None
+        self._spill_file.reserve(places)
+        self._spilled[places] = self._items[rows]
 
     def warm_up(self, batch_chunks: int) -> None:
         """Run every power of two up to the largest batch on the initial row, and throw the results away."""
@@ -58,17 +94,20 @@ class OnnxBackend:
         self, run: Run, outputs: list[NDArray[np.generic]], states: NDArray[np.generic]
     ) -> None:
         """Hold what came out against the contract: other shapes would misplace answers, and a graph does not tell."""
-        sizes = (len(run.lengths), run.inputs[0].shape[1])
-        expected = [(*sizes, *port.shape) for port in self._contract.outputs]
-        expected.append((sizes[0], self._contract.state_size))
-        for name, shape, array in zip(self._fetches, expected, (*outputs, states), strict=True):
-            if array.shape != shape:
-                raise ValueError(f"{name}: expected {list(shape)}, got {list(array.shape)}")
+        sizes = run.inputs[0].shape[:2]
+        for port, array in zip(self._contract.outputs, outputs, strict=True):
+            if array.shape != (*sizes, *port.shape):
+                raise ValueError(f"{port.name}: expected {[*sizes, *port.shape]}, got {list(array.shape)}")
+        if states.shape != (sizes[0], self._contract.state_size):
+            raise ValueError(
+                f"state: expected {[sizes[0], self._contract.state_size]}, got {list(states.shape)}"
+            )
 
     def _call(self, run: Run) -> tuple[list[NDArray[np.generic]], float]:
         feeds = {port.name: array for port, array in zip(self._contract.inputs, run.inputs, strict=True)}
         feeds[self._contract.lengths] = run.lengths
-        feeds[self._state_input] = self._rows.take(run.read_rows, axis=0)
+        feeds[self._state_input] = self.read(run.read_rows)
         started = time.perf_counter()
-        fetched = self._session.run(self._fetches, feeds)
+        with self._denormals.as_zero():
+            fetched = self._session.run(self._fetches, feeds)
         return fetched, time.perf_counter() - started

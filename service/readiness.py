@@ -6,6 +6,9 @@ from carousel.wire import carousel_pb2
 
 SERVICE = carousel_pb2.DESCRIPTOR.services_by_name["Carousel"].full_name
 
+HANGS = "a run hangs"
+"""Not ready, and not even alive: only a restart helps."""
+
 
 class Readiness:
     """Not ready until told otherwise."""

@@ -1,8 +1,9 @@
 """Answers of calls that carry a request id, so that a repeated call is answered and not done again. Pure."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from service.errors import ContentDiffersError
 from service.sessions import check_id
@@ -40,6 +41,18 @@ class Replays(Generic[T]):
         self._answers[owner, request_id] = (now, _digest(content), answer)
         while len(self._answers) > REPLAYS or next(iter(self._answers.values()))[0] < now - REPLAY_S:
             self._answers.popitem(last=False)
+
+    def dump(self, text_of: Callable[[T], str], now: float) -> list[list[Any]]:
+        """All answers as JSON: owner, request id, seconds ago, digest, answer."""
+        return [
+            [*key, now - when, digest.hex(), text_of(answer)]
+            for key, (when, digest, answer) in self._answers.items()
+        ]
+
+    def load(self, dump: Sequence[Sequence[Any]], answer_of: Callable[[str], T], now: float) -> None:
+        """Put back what `dump` gave."""
+        for owner, request_id, ago, digest, text in dump:
+            self._answers[owner, request_id] = (now - ago, bytes.fromhex(digest), answer_of(text))
 
 
 def _digest(content: bytes) -> bytes:

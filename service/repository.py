@@ -7,15 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from carousel.contract import METADATA_KEY, Contract, ContractError
 from carousel.errors import CarouselError
 from carousel.graph import TensorType, disagreements
 from carousel.wire.frames import NUMPY
 from service.backend import Backend
+from service.kept import WINDOW_BYTES, step_bytes_of
 from service.onnx_backend import OnnxBackend
-from service.rows import RowAllocator
+from service.rows import INITIAL_ROW, RowAllocator, Rows
 from service.runtime import Provider, make_session
-from service.session import WINDOW_BYTES
+from service.spill import SpillFile
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -40,6 +43,17 @@ class ServedModel:
     contract: Contract
     backend: Backend
     rows: RowAllocator
+    number: int = 0
+    """Its position among the models of the engine."""
+    spill: SpillFile | None = None
+    """Where idle rows go when others need their place."""
+
+    def give(self, rows: Rows) -> None:
+        """Rows that sessions have left, in the arena or in the spill file, which are below 0."""
+        if self.spill is not None and np.count_nonzero(rows < INITIAL_ROW):
+            self.spill.places.give(-1 - rows[rows < INITIAL_ROW])
+            rows = rows[rows >= INITIAL_ROW]
+        self.rows.give(rows)
 
     @cached_property
     def key(self) -> str:
@@ -49,7 +63,7 @@ class ServedModel:
     @cached_property
     def step_bytes(self) -> int:
         """Bytes of the answer to one step."""
-        return sum(port.size * NUMPY[port.dtype].itemsize for port in self.contract.outputs)
+        return step_bytes_of(self.contract)
 
     @property
     def row_bytes(self) -> int:
@@ -88,7 +102,15 @@ def find_models(repository: Path) -> dict[str, Path]:
     return found
 
 
-def load_model(name: str, path: Path, provider: Provider, threads: int, rows: int) -> ServedModel:
+def load_model(
+    name: str,
+    path: Path,
+    provider: Provider,
+    threads: int,
+    rows: int,
+    number: int = 0,
+    spill: SpillFile | None = None,
+) -> ServedModel:
     """Open a model, hold its graph against its contract and make room for its rows.
 
     Raises:
@@ -114,10 +136,10 @@ def load_model(name: str, path: Path, provider: Provider, threads: int, rows: in
     if problems:
         raise ModelError(f"{path}: contract and graph disagree: {problems[0]}")
     try:
-        backend = OnnxBackend(session, contract, rows)
+        backend = OnnxBackend(session, contract, rows, spill)
     except MemoryError as error:
         raise ModelError(f"{path}: no memory for {rows} rows of {contract.state_size} numbers") from error
-    model = ServedModel(name, path.parent.name, contract, backend, RowAllocator(rows))
+    model = ServedModel(name, path.parent.name, contract, backend, RowAllocator(rows), number, spill)
     if model.step_bytes > WINDOW_BYTES:
         raise ModelError(
             f"{path}: one step answers {model.step_bytes} bytes, a session keeps at most {WINDOW_BYTES}"

@@ -1,36 +1,52 @@
-"""Who owns which state row. The contents of rows belong to the backend, their ownership to the event loop. Pure."""
+"""Who owns which row of an arena. The contents belong to others, the ownership to the event loop. Pure."""
+
+import numpy as np
+from numpy.typing import NDArray
 
 INITIAL_ROW = 0
-"""Shared by every session that has made no step; never written, never freed."""
+"""The state row shared by every session that has made no step; never written, never freed."""
+
+Rows = NDArray[np.int64]
 
 
 class RowAllocator:
-    """Hands out rows 1 to capacity - 1. The row freed last is given first: its memory is warm."""
+    """Hands out rows `first` to capacity - 1. The rows freed last are given first: their memory is warm."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, first: int = INITIAL_ROW + 1) -> None:
         self.capacity = capacity
-        self._fresh = INITIAL_ROW + 1
-        self._freed: list[int] = []
+        self._first = self._fresh = first
+        self._stack = np.empty(capacity, np.int64)  # its pages cost nothing until they are used
+        self._freed = 0
 
     @property
     def used(self) -> int:
         """Number of rows that are handed out."""
-        return self._fresh - 1 - len(self._freed)
+        return self._fresh - self._first - self._freed
 
-    def take(self) -> int:
-        """A row that nobody else owns. Its content is undefined.
+    @property
+    def free(self) -> int:
+        """Number of rows that can be taken."""
+        return self.capacity - self._fresh + self._freed
+
+    def take(self, count: int) -> Rows:
+        """Rows that nobody else owns. Their content is undefined.
 
         Raises:
-            IndexError: all rows are taken, which admission must have prevented.
+            IndexError: there are not as many, which admission must have prevented.
         """
-        if self._freed:
-            return self._freed.pop()
-        if self._fresh == self.capacity:
-            raise IndexError(f"all {self.capacity} rows are taken: this is a bug in admission")
-        self._fresh += 1
-        return self._fresh - 1
+        if count <= self._freed:
+            self._freed -= count
+            return self._stack[self._freed : self._freed + count].copy()
+        fresh = count - self._freed
+        if self._fresh + fresh > self.capacity:
+            raise IndexError(f"{count} of {self.capacity} rows are not free: this is a bug in admission")
+        rows = np.concatenate([self._stack[: self._freed], np.arange(self._fresh, self._fresh + fresh)])
+        self._freed, self._fresh = 0, self._fresh + fresh
+        return rows
 
-    def give(self, row: int) -> None:
-        """Give a row back. Giving the initial row back changes nothing."""
-        if row != INITIAL_ROW:
-            self._freed.append(row)
+    def give(self, rows: Rows) -> None:
+        """Give rows back, each of them once. Rows below `first` belong to everybody and are passed over."""
+        if self._first and np.count_nonzero(rows) < len(rows):
+            rows = rows[rows >= self._first]
+        self._stack[self._freed : self._freed + len(rows)] = rows
+        self._freed += len(rows)

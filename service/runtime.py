@@ -1,5 +1,6 @@
 """The one place that makes ONNX Runtime sessions."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,8 @@ def load_runtime() -> Any:
     Raises:
         RuntimeUnavailableError: neither runtime is installed.
     """
+    # Its Linux packages send telemetry from 1.29 on, unless told otherwise before they are imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # noqa: TID251 - read by the library, not by us
     try:
         import onnxruntime  # noqa: PLC0415 - the client and the command's help must do without
     except ImportError as error:
@@ -52,6 +55,9 @@ def make_session(path: Path, provider: Provider, threads: int) -> "onnxruntime.I
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     wanted = _PROVIDERS[provider]
+    if provider == "cuda":
+        ort.set_default_logger_severity(4)  # what it cannot load is told below, in one line
+        ort.preload_dlls()  # finds the libraries that pip installs beside it
     if wanted not in ort.get_available_providers():
         raise RuntimeUnavailableError(
             f"provider {provider}: this onnxruntime has no {wanted}; install carousel[gpu]"

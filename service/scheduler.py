@@ -1,55 +1,71 @@
-"""Which chunks run together, and how many of their steps. Pure: `now` is an argument, nothing waits here.
+"""Decides what runs next. Pure.
 
-A batch holds at most one chunk a session (the engine offers only the first of each). Chunks wait in queues by model
-and by the power of two that their next run rounds up to, so that less than half of a batch is padding. The queue
-whose first chunk has waited longest goes first. A long chunk runs `run_steps` at a time and then queues again, so
-that a single step waits for at most one such run of each other queue.
+Oldest first, and together with it whatever is ready and of about the same length. Steps are padded to the longest of a
+run; a queue holds lengths of half an octave (5 and 6, 7 and 8, 9 to 12, 13 to 16, ...), so that less than a third of a
+run's steps is waste.
 """
 
 from collections import deque
 from collections.abc import Mapping
 
-from service.batch import Batch, Slice
-from service.session import Chunk
+from service.batch import Batch
+from service.cohort import Cohort
 
 
 class Scheduler:
-    """Ready chunks, oldest first."""
+    """Ready cohorts, oldest first.
 
-    def __init__(self, batch_chunks: int, run_steps: Mapping[str, int]) -> None:
-        """Make a scheduler without work.
+    Args:
+        batch_chunks: Most members of a batch.
+        run_steps: Most steps of a run, by model.
+    """
 
-        Args:
-            batch_chunks: Most chunks of a batch.
-            run_steps: Most steps of a run, by model.
-        """
+    def __init__(self, batch_chunks: int, run_steps: Mapping[int, int]) -> None:
         self.batch_chunks = batch_chunks
         self.run_steps = run_steps
-        self._queues: dict[tuple[str, int], deque[tuple[int, Chunk]]] = {}
+        self._queues: dict[tuple[int, int], deque[tuple[int, Cohort]]] = {}
         self._added = 0
 
-    def add(self, chunk: Chunk) -> None:
-        """A chunk is ready: it is the first of its session and not running."""
+    def add(self, cohort: Cohort) -> None:
+        """The next steps of a cohort may run."""
         self._added += 1
-        key = (chunk.session.model, (self._next_steps(chunk) - 1).bit_length())
-        self._queues.setdefault(key, deque()).append((self._added, chunk))
+        key = (cohort.model, half_octave(self._next_steps(cohort)))
+        self._queues.setdefault(key, deque()).append((self._added, cohort))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is ready, but perhaps cohorts that were dropped."""
+        return not any(self._queues.values())
 
     def next_batch(self) -> Batch | None:
-        """What to run now; None if nothing is ready. Chunks dropped in the meantime are passed over."""
+        """What to run now; None if nothing is ready. Members dropped in the meantime are left out."""
         for queue in self._queues.values():
-            while queue and queue[0][1].dropped:
+            while queue and not _shrunk(queue[0][1]):
                 queue.popleft()
         ready = [(queue[0][0], key) for key, queue in self._queues.items() if queue]
         if not ready:
             return None
         key = min(ready)[1]
-        queue = self._queues[key]
-        slices: list[Slice] = []
-        while queue and len(slices) < self.batch_chunks:
-            chunk = queue.popleft()[1]
-            if not chunk.dropped:
-                slices.append(Slice(chunk, chunk.done, self._next_steps(chunk)))
-        return Batch(key[0], tuple(slices))
+        queue, cohorts, size = self._queues[key], list[Cohort](), 0
+        while queue and size + _shrunk(queue[0][1]) <= self.batch_chunks:
+            cohort = queue.popleft()[1]
+            if len(cohort):
+                cohorts.append(cohort)
+                size += len(cohort)
+        steps = [self._next_steps(cohort) for cohort in cohorts]
+        return Batch(key[0], cohorts, steps, size, max(steps))
 
-    def _next_steps(self, chunk: Chunk) -> int:
-        return min(chunk.steps.length - chunk.done, self.run_steps[chunk.session.model])
+    def _next_steps(self, cohort: Cohort) -> int:
+        return min(cohort.length - cohort.done, self.run_steps[cohort.model])
+
+
+def half_octave(steps: int) -> int:
+    """The same number for lengths that may share a run: each is more than 2/3 of every other."""
+    octave = (steps - 1).bit_length()
+    return 2 * octave + (4 * steps > 3 << octave)
+
+
+def _shrunk(cohort: Cohort) -> int:
+    """How many members are left."""
+    cohort.shrink()
+    return len(cohort)

@@ -1,33 +1,37 @@
 """The life of the service: load, warm up, serve, drain, stop."""
 
 import asyncio
+import gc
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import structlog
 
+from service import drain_file
 from service.api import Api
 from service.dispatcher import Dispatcher
 from service.engine import Engine
-from service.errors import SessionExpiredError
 from service.grpc_port import PortError, open_grpc
+from service.housekeeping import add_gauges, expire, forget_answers, watch_runs
 from service.http import HttpPort
+from service.limits import Limits
 from service.metrics import Metrics
 from service.readiness import Readiness
 from service.repository import ServedModel, find_models, load_model
-from service.scheduler import Scheduler
-from service.sessions import SessionTable
 from service.settings import Settings
+from service.spill import SpillFile
 
 SWITCH_INTERVAL_S = 0.0005
 """A busy thread beside the event loop moves the p99 of a run from 0.3 to 10 ms at Python's default of 5 ms."""
-EXPIRY_INTERVAL_S = 1.0
-EXPIRED_AT_ONCE = 256
-"""Sessions ended before the loop turns to others."""
+GC_THRESHOLDS = (20_000, 20, 50)
+"""Sessions are columns and make no garbage; a full collection beside many streams would be in everybody's p99."""
 STOP_GRACE_S = 1.0
+INLINE_S = 0.0002
+"""Changing threads twice takes about as long."""
 
 Signals = asyncio.Queue[signal.Signals]
 
@@ -44,10 +48,11 @@ class Server:
     grpc_port: int
     http_port: int
     _grpc: grpc.aio.Server
+    _api: Api
     _http: HttpPort
     _dispatcher: Dispatcher
     _readiness: Readiness
-    _expiry: asyncio.Task[None]
+    _watching: Sequence[asyncio.Task[None]]
 
     async def stop(self) -> bool:
         """Report not serving, refuse new work, finish what is queued, close the ports.
@@ -61,14 +66,36 @@ class Server:
         try:
             await asyncio.wait_for(drained.wait(), self.settings.drain_s)
         except TimeoutError:
-            _log.warning("drain_timeout", queued=self.engine.queued)
+            _log.warning("drain_timeout", queued=self.engine.queue.chunks)
         await self._grpc.stop(STOP_GRACE_S)
-        self._expiry.cancel()
-        await asyncio.gather(self._expiry, return_exceptions=True)
+        self.engine.stop()
+        await self._save()
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         ended = await asyncio.to_thread(self._dispatcher.stop, STOP_GRACE_S)
         self._http.stop()
         _log.info("stopped", drained=drained.is_set(), sessions=len(self.engine.table))
         return drained.is_set() and ended
+
+    async def _save(self) -> None:
+        """Write the sessions for the next server."""
+        folder = self.settings.state_dir
+        if folder is None:
+            if len(self.engine.table):
+                _log.warning("sessions_lost", sessions=len(self.engine.table), cure="set state_dir")
+            return
+        calls = self._api.dump_calls()
+        saving = drain_file.save(folder, self.engine, calls, self._dispatcher.call)
+        try:
+            saved = await asyncio.wait_for(saving, self.settings.drain_s)
+        except (OSError, TimeoutError) as error:
+            _log.error("sessions_lost", sessions=len(self.engine.table), error=str(error) or "took too long")
+        else:
+            _log.info("sessions_saved", sessions=saved)
+        for model in self.engine.served:
+            if model.spill is not None:
+                model.spill.close()
 
     async def run_until(self, signals: Signals) -> bool:
         """Serve until a signal, then drain and stop. A second signal forces.
@@ -83,7 +110,7 @@ class Server:
         if stopping.done():
             forced.cancel()
             return stopping.result()
-        _log.warning("forced_stop", queued=self.engine.queued)
+        _log.warning("forced_stop", queued=self.engine.queue.chunks)
         stopping.cancel()
         await asyncio.gather(stopping, return_exceptions=True)
         return False
@@ -97,6 +124,7 @@ async def start_server(settings: Settings) -> Server:
         OSError: a TLS file cannot be read.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(*GC_THRESHOLDS)
     dispatcher = Dispatcher(asyncio.get_running_loop())
     try:
         models = await dispatcher.call(lambda: _load_models(settings))
@@ -128,11 +156,17 @@ async def serve(settings: Settings) -> bool:
 
 
 def _load_models(settings: Settings) -> dict[str, ServedModel]:
-    # Every row in flight belongs to a queued chunk, every other to a session.
-    rows = 1 + settings.max_sessions + settings.max_queued_chunks
-    models = {}
+    if settings.state_dir is not None:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    # Each queued chunk's session may have its row and a second one; the other rows are those of idle sessions.
+    resident = min(settings.resident_sessions or settings.max_sessions, settings.max_sessions)
+    rows = 1 + resident + 2 * settings.max_queued_chunks
+    models: dict[str, ServedModel] = {}
     for name, path in find_models(settings.models).items():
-        model = load_model(name, path, settings.provider, settings.threads, rows)
+        spill = None
+        if settings.state_dir is not None and resident < settings.max_sessions:
+            spill = SpillFile(settings.state_dir / f"{name}.spill", settings.max_sessions, resident)
+        model = load_model(name, path, settings.provider, settings.threads, rows, len(models), spill)
         model.backend.warm_up(settings.max_batch)
         models[model.key] = model
     return models
@@ -141,35 +175,61 @@ def _load_models(settings: Settings) -> dict[str, ServedModel]:
 async def _open(settings: Settings, models: Mapping[str, ServedModel], dispatcher: Dispatcher) -> Server:
     loop = asyncio.get_running_loop()
     metrics, readiness = Metrics(), Readiness()
-    engine = Engine(
-        models,
-        SessionTable(settings.max_sessions),
-        Scheduler(settings.max_batch, _run_steps(settings, models)),
-        dispatcher,
-        metrics,
-        loop.time,
-        loop.call_soon,
-        settings.max_queued_chunks,
-    )
-    _watch(metrics, engine, readiness)
+    engine = Engine(models, _limits(settings), dispatcher, metrics, loop.time, loop.call_soon)
+    add_gauges(metrics, engine, readiness)
     http = _open_http(settings, metrics, readiness)
     try:
         api = Api(engine, metrics, settings.session_ttl_s, settings.max_message_bytes)
+        if settings.state_dir is not None:
+            await _open_again(settings.state_dir, engine, api, dispatcher)
         grpc_server, grpc_port = await open_grpc(settings, api, readiness, metrics)
     except BaseException:
         http.stop()
         raise
+    if settings.state_dir is not None:
+        drain_file.forget(settings.state_dir)  # not earlier: a port that is taken must not cost the sessions
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no collection needs to look at it again
     await readiness.report(None)
     _log.info("serving", grpc_port=grpc_port, http_port=http.port, models=sorted(models))
-    expiry = asyncio.create_task(_expire(engine))
+    watching = (
+        asyncio.create_task(expire(engine)),
+        asyncio.create_task(forget_answers(engine)),
+        asyncio.create_task(watch_runs(engine, readiness, settings.hung_run_s)),
+    )
     return Server(
-        settings, engine, metrics, grpc_port, http.port, grpc_server, http, dispatcher, readiness, expiry
+        settings,
+        engine,
+        metrics,
+        grpc_port,
+        http.port,
+        grpc_server,
+        api,
+        http,
+        dispatcher,
+        readiness,
+        watching,
     )
 
 
-def _run_steps(settings: Settings, models: Mapping[str, ServedModel]) -> dict[str, int]:
-    """No run is longer than its graph was verified for."""
-    return {key: min(settings.run_steps, model.contract.max_steps) for key, model in models.items()}
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        sessions=settings.max_sessions,
+        queue_chunks=settings.max_queued_chunks,
+        batch_chunks=settings.max_batch,
+        run_steps=settings.run_steps,
+        kept_bytes=settings.max_kept_bytes,
+        inline_s=INLINE_S,
+        slow_run_s=settings.slow_run_s,
+    )
+
+
+async def _open_again(folder: Path, engine: Engine, api: Api, dispatcher: Dispatcher) -> None:
+    """Go on with the sessions of the server before."""
+    calls = await drain_file.load(folder, engine, dispatcher.call)
+    if calls is not None:
+        api.load_calls(calls)
+        _log.info("sessions_opened_again", sessions=len(engine.table))
 
 
 def _open_http(settings: Settings, metrics: Metrics, readiness: Readiness) -> HttpPort:
@@ -177,26 +237,3 @@ def _open_http(settings: Settings, metrics: Metrics, readiness: Readiness) -> Ht
         return HttpPort(settings.host, settings.http_port, metrics.registry, lambda: readiness.why_not)
     except OSError as error:
         raise PortError(f"cannot listen on {settings.host}:{settings.http_port}: {error.strerror}") from error
-
-
-def _watch(metrics: Metrics, engine: Engine, readiness: Readiness) -> None:
-    models = engine.models.values()
-    metrics.watch("carousel_sessions", "Open sessions.", lambda: len(engine.table))
-    metrics.watch("carousel_sessions_limit", "Sessions that the server takes.", lambda: engine.table.limit)
-    metrics.watch("carousel_queued_chunks", "Chunks waiting or running.", lambda: engine.queued)
-    metrics.watch("carousel_rows", "State rows in use.", lambda: sum(model.rows.used for model in models))
-    metrics.watch(
-        "carousel_state_bytes",
-        "Bytes of the state rows in use.",
-        lambda: sum(model.rows.used * model.row_bytes for model in models),
-    )
-    metrics.watch("carousel_ready", "1 while the service takes steps.", lambda: readiness.why_not is None)
-
-
-async def _expire(engine: Engine) -> None:
-    while True:
-        await asyncio.sleep(EXPIRY_INTERVAL_S)
-        while overdue := engine.table.overdue(engine.clock(), EXPIRED_AT_ONCE):
-            for session in overdue:
-                engine.end(session, SessionExpiredError)
-            await asyncio.sleep(0)

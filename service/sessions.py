@@ -1,62 +1,87 @@
-"""All sessions of the server: names, owners, time-to-live, and what is told about sessions that are gone. Pure."""
+"""All live sessions, as columns: position `slot` of every column belongs to one session. Pure.
 
-import heapq
+Columns, because a frame of 64 chunks then costs some forty NumPy calls and not 64 times as many Python ones, and
+because a million sessions must neither fill the memory nor stop the garbage collector.
+"""
+
 import secrets
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import (
     InvalidInputError,
-    SessionClosedError,
-    SessionEvictedError,
     SessionExistsError,
-    SessionExpiredError,
     SessionGoneError,
     SessionLimitError,
-    SessionLostError,
     SessionNotFoundError,
 )
-from service.session import Session
+from service.rows import INITIAL_ROW
+from service.tombstones import Tombstones
 
 MAX_TTL_S = 30 * 86400.0
-TOMBSTONES = 100_000
-TOMBSTONE_S = 3600.0
-PENDING_RECHECK_S = 0.1
 ID_CHARACTERS = 128
+SWEEP_SLOTS = 1 << 16
+"""Sessions looked at before the loop turns to others."""
 
-_WORDS: dict[type[SessionGoneError], str] = {
-    SessionExpiredError: "expired",
-    SessionClosedError: "was closed",
-    SessionEvictedError: "was evicted",
-    SessionLostError: "was lost",
-}
+FREE = 0
 
-Key = tuple[str, str]
-"""Owner and session id: ids of different owners never meet."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tombstone:
-    reason: type[SessionGoneError]
-    when: float
-    steps: int
+Slots = NDArray[np.int64]
 
 
 class SessionTable:
-    """Live sessions by owner and id, and the tombstones of those that are gone."""
+    """Live sessions by owner and id, and the tombstones of those that are gone.
+
+    Args:
+        limit: Most sessions.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._live: dict[Key, Session] = {}
-        self._tombstones: OrderedDict[Key, _Tombstone] = OrderedDict()
-        self._deadlines: list[tuple[float, int, Session]] = []
+        self.tombstones = Tombstones()
+        # What a step reads and writes of a session is one cache line.
+        self._hot = np.zeros((limit, 8), np.int64)
+        self.serial = self._hot[:, 0]
+        """Number of the session in the order of opening: tells it from whoever had the slot before. 0: free."""
+        self.row = self._hot[:, 1]
+        """The current state row."""
+        self.next_index = self._hot[:, 2]
+        """Number of committed steps."""
+        self.tail = self._hot[:, 3]
+        """The index that the next new chunk must have: after everything queued."""
+        self.job = self._hot[:, 4]
+        """Number of the cohort that holds its last queued chunk; 0: none is queued."""
+        self.window_chunks = self._hot[:, 5]
+        """Numbered chunks whose answers are kept or still to be made."""
+        self.window_bytes = self._hot[:, 6]
+        self.used_us = self._hot[:, 7]
+        """When it was last used, in microseconds of the clock."""
+        self.acknowledged = np.zeros(limit, np.int64)
+        """The answers of all steps below it have been received, and may be forgotten."""
+        self.ttl_us = np.zeros(limit, np.int64)
+        self.model = np.zeros(limit, np.int64)
+        """Position of its model in the engine's list."""
+        self._owners: list[str] = []
+        self._ids: list[str] = []
+        self._slots: dict[str, dict[str, int]] = {}
+        self._free: list[int] = []
         self._opened = 0
+        self._swept = 0
 
     def __len__(self) -> int:
-        return len(self._live)
+        return len(self._ids) - len(self._free)
 
-    def open(self, owner: str, session_id: str, model: str, ttl_s: float, now: float) -> Session:
+    @property
+    def used_slots(self) -> int:
+        """All sessions have slots below it."""
+        return len(self._ids)
+
+    def open(self, owner: str, session_id: str, model: int, ttl_s: float, now: float) -> int:
         """Start a session; an empty id lets the server make an unguessable one.
+
+        Returns:
+            Its slot.
 
         Raises:
             InvalidInputError: the id is too long or not printable.
@@ -65,69 +90,112 @@ class SessionTable:
         """
         check_id("session", session_id)
         session_id = session_id or secrets.token_urlsafe(16)
-        key = (owner, session_id)
-        if key in self._live:
+        of_owner = self._slots.setdefault(owner, {})
+        if session_id in of_owner:
             raise SessionExistsError(f"session {session_id!r} exists; attach to it, or close it first")
-        if len(self._live) >= self.limit:
+        if len(self) >= self.limit:
             raise SessionLimitError(f"the server has {self.limit} sessions, as many as it takes")
-        session = Session(owner, session_id, model, ttl_s, now)
-        self._live[key] = session
-        self._tombstones.pop(key, None)
+        slot = self._new_slot(owner, session_id)
+        of_owner[session_id] = slot
+        self.tombstones.forget((owner, session_id))
         self._opened += 1
-        heapq.heappush(self._deadlines, (now + ttl_s, self._opened, session))
-        return session
+        self._hot[slot] = 0
+        self.serial[slot], self.row[slot], self.used_us[slot] = self._opened, INITIAL_ROW, micro(now)
+        self.model[slot], self.ttl_us[slot], self.acknowledged[slot] = model, micro(ttl_s), 0
+        return slot
 
-    def get(self, owner: str, session_id: str, now: float) -> Session:
-        """Find a live session of this owner.
+    def adopt(self, names: Sequence[tuple[str, str]], model: int) -> Slots:
+        """Slots for sessions that lived before a restart, by owner and id; all but model and name is still zero."""
+        slots = np.array([self._new_slot(owner, session_id) for owner, session_id in names], np.int64)
+        for (owner, session_id), slot in zip(names, slots.tolist(), strict=True):
+            self._slots.setdefault(owner, {})[session_id] = slot
+        self._hot[slots] = 0
+        self.serial[slots] = np.arange(self._opened + 1, self._opened + 1 + len(slots))
+        self._opened += len(slots)
+        self.model[slots], self.acknowledged[slots] = model, 0
+        return slots
+
+    def gone_quiet(self, after: float, before: float) -> Slots:
+        """Sessions that were last used in this span of time."""
+        used = self.used_us[: self.used_slots]
+        slots: Slots = ((used >= micro(after)) & (used < micro(before))).nonzero()[0]
+        return slots
+
+    def of_model(self, model: int) -> Slots:
+        """The live sessions of a model."""
+        part = slice(0, self.used_slots)
+        slots: Slots = ((self.serial[part] != FREE) & (self.model[part] == model)).nonzero()[0]
+        return slots
+
+    def find(self, owner: str, session_id: str, now: float) -> int:
+        """The slot of a live session of this owner.
 
         Raises:
             SessionGoneError: it lived, and its tombstone still stands.
             SessionNotFoundError: it never existed, or belongs to somebody else.
         """
-        session = self._live.get((owner, session_id))
-        if session is not None:
-            return session
+        slot = self._slots.get(owner, {}).get(session_id)
+        if slot is not None:
+            return slot
         check_id("session", session_id)
-        tombstone = self._tombstones.get((owner, session_id))
-        if tombstone is None or now - tombstone.when > TOMBSTONE_S:
-            raise SessionNotFoundError(f"session {session_id!r} does not exist")
-        raise _gone(session_id, tombstone, now)
+        gone = self.tombstones.find((owner, session_id), now)
+        raise gone or SessionNotFoundError(f"session {session_id!r} does not exist")
 
-    def remove(self, session: Session, reason: type[SessionGoneError], now: float) -> SessionGoneError:
+    def id_of(self, slot: int) -> str:
+        """The id of a live session."""
+        return self._ids[slot]
+
+    def owner_of(self, slot: int) -> str:
+        """The owner of a live session."""
+        return self._owners[slot]
+
+    def remove(self, slot: int, reason: type[SessionGoneError], now: float) -> SessionGoneError:
         """End a session and remember how; returns what its callers are to be told."""
-        key = (session.owner, session.id)
-        del self._live[key]
-        tombstone = _Tombstone(reason, now, session.next_index)
-        self._tombstones[key] = tombstone
-        while len(self._tombstones) > TOMBSTONES:
-            self._tombstones.popitem(last=False)
-        session.gone = gone = _gone(session.id, tombstone, now)
-        self._forget_deadlines()
-        return gone
+        owner, session_id = self._owners[slot], self._ids[slot]
+        del self._slots[owner][session_id]
+        if not self._slots[owner]:
+            del self._slots[owner]
+        self.serial[slot] = FREE
+        self._ids[slot] = self._owners[slot] = ""
+        self._free.append(slot)
+        return self.tombstones.put((owner, session_id), reason, int(self.next_index[slot]), now)
 
-    def overdue(self, now: float, at_most: int) -> list[Session]:
-        """Sessions whose time-to-live has passed and that have nothing queued. They are told once: remove them.
+    def overdue(self, now: float) -> Slots:
+        """Sessions whose time-to-live has passed and that have nothing queued: remove them.
 
-        Each session is looked at once per time-to-live, not once per step: a deadline that was moved by a
-        step is put back only when it comes up.
+        Each call looks at the next `SWEEP_SLOTS` slots only; after `sweeps` calls it has seen all.
         """
-        found: list[Session] = []
-        while self._deadlines and self._deadlines[0][0] <= now and len(found) < at_most:
-            _, number, session = heapq.heappop(self._deadlines)
-            if session.gone is not None:
-                continue
-            if not session.pending and session.last_used + session.ttl_s <= now:
-                found.append(session)
-            else:
-                later = max(session.last_used + session.ttl_s, now + PENDING_RECHECK_S)
-                heapq.heappush(self._deadlines, (later, number, session))
+        if self._swept >= len(self._ids):
+            self._swept = 0
+        part = slice(self._swept, min(self._swept + SWEEP_SLOTS, len(self._ids)))
+        slots: Slots = np.flatnonzero(self.is_overdue(part, now)) + self._swept
+        self._swept += SWEEP_SLOTS
+        return slots
+
+    def is_overdue(self, slots: Slots | slice, now: float) -> NDArray[np.bool_]:
+        """Which of these slots hold such sessions."""
+        over = self.used_us[slots] + self.ttl_us[slots] <= micro(now)
+        found: NDArray[np.bool_] = over & (self.serial[slots] != FREE) & (self.job[slots] == 0)
         return found
 
-    def _forget_deadlines(self) -> None:
-        """Sessions that were closed early must not stay in memory until their time would have come."""
-        if len(self._deadlines) > 2 * len(self._live) + 1024:
-            self._deadlines = [entry for entry in self._deadlines if entry[2].gone is None]
-            heapq.heapify(self._deadlines)
+    @property
+    def sweeps(self) -> int:
+        """Calls of `overdue` that look at every session once."""
+        return -(-len(self._ids) // SWEEP_SLOTS)
+
+    def _new_slot(self, owner: str, session_id: str) -> int:
+        if self._free:
+            slot = self._free.pop()
+            self._owners[slot], self._ids[slot] = owner, session_id
+            return slot
+        self._owners.append(owner)
+        self._ids.append(session_id)
+        return len(self._ids) - 1
+
+
+def micro(seconds: float) -> int:
+    """Whole microseconds."""
+    return int(seconds * 1e6)
 
 
 def check_id(what: str, text: str) -> None:
@@ -140,10 +208,3 @@ def check_id(what: str, text: str) -> None:
         raise InvalidInputError(f"{what} id: expected at most {ID_CHARACTERS} characters, got {len(text)}")
     if not text.isprintable():
         raise InvalidInputError(f"{what} id: expected printable characters, got {text!r}")
-
-
-def _gone(session_id: str, tombstone: _Tombstone, now: float) -> SessionGoneError:
-    how = _WORDS[tombstone.reason]
-    return tombstone.reason(
-        f"session {session_id!r} {how} {max(now - tombstone.when, 0):.0f} s ago, after {tombstone.steps} steps"
-    )

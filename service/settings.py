@@ -47,14 +47,24 @@ class Settings(BaseSettings):
     """open sessions, idle ones included"""
     session_ttl_s: Annotated[float, Field(gt=0, le=MAX_TTL_S)] = 3600.0
     """seconds without a step after which a session expires, unless its client asked otherwise"""
+    resident_sessions: Annotated[int, Field(ge=1)] | None = None
+    """sessions whose states are in memory; those idle longest go to a file in --state-dir; default: all of them"""
+    state_dir: Path | None = None
+    """folder for what a planned restart takes along and for states that do not fit into memory"""
     max_queued_chunks: Annotated[int, Field(ge=1)] = 8192
     """chunks waiting or running; more are refused"""
+    max_kept_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    """answers of all sessions that are kept until acknowledged; chunks that would need more are refused"""
     max_batch: Annotated[int, Field(ge=1, le=65536)] = 256
     """sessions advanced by one run"""
     run_steps: Annotated[int, Field(ge=1, le=4096)] = 64
     """steps of one run; longer chunks take several, with others in between"""
     max_message_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 16 << 20
     """largest message"""
+    slow_run_s: Annotated[float, Field(gt=0)] = 1.0
+    """runs that take so many seconds are logged"""
+    hung_run_s: Annotated[float, Field(gt=0)] = 60.0
+    """a run that takes so many seconds makes the service unhealthy, so that it is restarted"""
     drain_s: Annotated[float, Field(gt=0)] = 30.0
     """seconds to finish queued work after SIGTERM"""
     tls_cert: Path | None = None
@@ -68,6 +78,12 @@ class Settings(BaseSettings):
     def _tls_is_whole(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key: expected both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _spilled_states_have_a_folder(self) -> Self:
+        if self.resident_sessions is not None and self.state_dir is None:
+            raise ValueError("resident_sessions: expected a state_dir for the states of the others")
         return self
 
     @classmethod

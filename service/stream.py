@@ -5,21 +5,20 @@ bytes of their answers, have not been written. The engine never waits for a stre
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from carousel.wire.carousel_pb2 import AnswerFrame, Attach, Attached, StepFrame, StreamResponse
+from carousel.wire.carousel_pb2 import Attach, Attached, StepFrame, StreamResponse
 from carousel.wire.frames import FrameError, columns
-from service.decode import decode_steps
 from service.engine import Engine
 from service.errors import InvalidInputError, ServiceError
+from service.frame import FrameCaller, Item, Refusal, frames, message
+from service.group import blobs_of
+from service.handles import Handles
 from service.metrics import Metrics
-from service.repository import ServedModel
-from service.session import Answer, Chunk, Session, Steps
-from service.status import chunk_error, reason_name
+from service.status import reason_name
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, StreamResponse]
@@ -28,27 +27,6 @@ STREAM_CHUNKS = 1024
 """Chunks of one stream between reading and writing, and of one frame."""
 STREAM_BYTES = 32 << 20
 """Bytes of answers of one stream between reading and writing, unless one frame alone makes more."""
-STREAM_HANDLES = 1 << 20
-FRAME_BYTES = 1 << 20
-"""An answer frame of this size is full."""
-NOT_ATTACHED = InvalidInputError("frame: no session of it is attached")
-
-
-@dataclass(eq=False, slots=True)
-class _Caller:
-    """Waits for one chunk on behalf of a stream."""
-
-    stream: "StreamCall"
-    model: ServedModel | None
-    handle: int
-    first: int
-    budget_bytes: int
-    """What its answer takes, if there is one."""
-    outcome: Answer | ServiceError | None = None
-
-    def __call__(self, outcome: Answer | ServiceError) -> None:
-        self.outcome = outcome
-        self.stream.answered(self)
 
 
 class StreamCall:
@@ -57,13 +35,17 @@ class StreamCall:
     def __init__(self, engine: Engine, metrics: Metrics, owner: str, context: "Context") -> None:
         self._engine = engine
         self._metrics = metrics
-        self._owner = owner
         self._context = context
-        self._handles: list[Session | ServiceError] = []
-        self._waiting: dict[_Caller, Chunk] = {}
-        self._out: list[_Caller | Attached] = []
-        self._out_ready = asyncio.Event()
-        self._written = asyncio.Event()
+        self._handles = Handles(engine, owner)
+        self._waiting: dict[FrameCaller, None] = {}
+        self._attached: deque[Attached] = deque()
+        self._out: list[Item] = []
+        """What is to be written,"""
+        self._out_since = 0.0
+        """and since when the first of it is."""
+        self._loop = asyncio.get_running_loop()
+        self._writer_sleeps: asyncio.Future[None] | None = None
+        self._reader_sleeps: asyncio.Future[None] | None = None
         self._ending = False
         self._open_chunks = 0
         self._open_bytes = 0
@@ -74,11 +56,12 @@ class StreamCall:
         Raises:
             InvalidInputError: a frame that cannot be taken apart.
         """
-        reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
+        writer = asyncio.create_task(self._write())
+        reader = asyncio.create_task(self._read())
         try:
             done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
             self._ending = True
-            self._out_ready.set()
+            self._wake_writer()
             if writer not in done:
                 # gRPC can send no status while a write is under way: the call would hang for ever.
                 await writer
@@ -88,26 +71,37 @@ class StreamCall:
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
-            # The last chunk first: a chunk that leaves takes the later ones of its session with it.
-            for caller, chunk in reversed(list(self._waiting.items())):
-                self._engine.leave(chunk, caller)
+            # The last frame first: a chunk that leaves takes the later ones of its session with it.
+            for caller in reversed(list(self._waiting)):
+                self._engine.leave(caller)
 
-    def answered(self, caller: _Caller) -> None:
-        """A chunk has its outcome; it will be written when the client reads."""
-        self._waiting.pop(caller, None)
-        if isinstance(caller.outcome, ServiceError):
-            self._metrics.refused.labels(reason_name(caller.outcome)).inc()
-        self._send(caller)
+    def send(self, item: Item) -> None:
+        """Chunks have their outcome; it is written when the client reads."""
+        caller, outcome, chunks, _ = item
+        caller.open -= chunks
+        if not caller.open:
+            self._waiting.pop(caller, None)
+            caller.waits.clear()  # cohorts know their callers: a circle would wait for the garbage collector
+        if isinstance(outcome, Refusal):
+            self._metrics.refused.labels(reason_name(outcome.error)).inc()
+        if not self._out:
+            self._out_since = self._engine.clock()
+        self._out.append(item)
+        self._wake_writer()
+
+    def why_not(self, handle: int) -> ServiceError:
+        """Why the session with this handle is no more."""
+        return self._handles.why_not(handle)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
         while (request := await self._context.read()) is not grpc.aio.EOF:
             match request.WhichOneof("kind"):
-                case "attach":
-                    self._attach(request.attach)
                 case "steps":
                     self._take(request.steps)
+                case "attach":
+                    self._attach(request.attach)
                 case _:
                     raise InvalidInputError("frame: expected attach or steps, got neither")
             while self._open_chunks >= STREAM_CHUNKS or self._open_bytes >= STREAM_BYTES:
@@ -116,147 +110,72 @@ class StreamCall:
             await self._some_written()
 
     async def _some_written(self) -> None:
-        self._written.clear()
-        await self._written.wait()
+        self._reader_sleeps = self._loop.create_future()
+        await self._reader_sleeps
 
     def _attach(self, attach: Attach) -> None:
         if len(attach.sessions) > STREAM_CHUNKS:
             raise InvalidInputError(
                 f"attach: expected at most {STREAM_CHUNKS} sessions at once, got {len(attach.sessions)}"
             )
-        if len(self._handles) + len(attach.sessions) > STREAM_HANDLES:
-            raise InvalidInputError(
-                f"attach: expected at most {STREAM_HANDLES} handles a stream; open a new stream"
-            )
-        answer = Attached(first_handle=len(self._handles))
-        for position, session_id in enumerate(attach.sessions):
-            try:
-                session = self._engine.table.get(self._owner, session_id, self._engine.clock())
-            except ServiceError as error:
-                self._handles.append(error.again())
-                answer.next_indices.append(0)
-                answer.errors.append(chunk_error(position, error))
-            else:
-                self._handles.append(session)
-                answer.next_indices.append(session.next_index)
+        self._attached.append(self._handles.attach(attach))
         self._open_chunks += 1 + len(attach.sessions)
-        self._send(answer)
+        self._wake_writer()
 
     def _take(self, frame: StepFrame) -> None:
-        count = len(frame.handles)
-        if count > STREAM_CHUNKS:
-            raise InvalidInputError(f"frame: expected at most {STREAM_CHUNKS} chunks, got {count}")
+        if len(frame.handles) > STREAM_CHUNKS:
+            raise InvalidInputError(
+                f"frame: expected at most {STREAM_CHUNKS} chunks, got {len(frame.handles)}"
+            )
         try:
-            handles, first_indices, lengths, acknowledged = columns(frame)
+            handles, firsts, lengths, acknowledged = columns(frame)
         except FrameError as error:
             raise InvalidInputError(str(error)) from error
-        sessions = [self._session(handle) for handle in handles]
-        model = self._model(sessions)
-        firsts: Sequence[int | None] = first_indices or [None] * count
-        chunks: Sequence[Steps | ServiceError]
+        slots, serials, model = self._handles.look_up(handles)
+        steps = sum(lengths)
+        blobs = [] if model is None else blobs_of(model.contract.inputs, frame.inputs, steps)
+        caller = FrameCaller(self, model, handles, firsts, lengths)
+        self._waiting[caller] = None
+        self._open_chunks += len(handles)
         if model is None:
-            chunks = [NOT_ATTACHED] * count
+            for position in range(len(handles)):
+                caller.refused(position, caller.gone(position))
         else:
-            chunks = decode_steps(model.contract, frame.inputs, firsts, lengths, acknowledged or [0] * count)
-        for session, handle, first, length, chunk in zip(
-            sessions, handles, firsts, lengths, chunks, strict=True
-        ):
-            budget_bytes = length * model.step_bytes if model is not None else 0
-            caller = _Caller(self, model, handle, first or 0, budget_bytes)
-            self._open_chunks += 1
-            self._open_bytes += budget_bytes
-            self._submit(session, chunk, caller)
-
-    def _submit(self, session: Session | ServiceError, steps: Steps | ServiceError, caller: _Caller) -> None:
-        if isinstance(session, ServiceError):
-            return caller(session.again())
-        if not isinstance(steps, Steps):
-            return caller(steps)
-        if steps.first is None:
-            caller.first = session.tail
-        try:
-            chunk = self._engine.submit(session, steps, caller)
-        except ServiceError as error:
-            return caller(error.again())
-        if chunk is not None:
-            self._waiting[caller] = chunk
-        return None
-
-    def _session(self, handle: int) -> Session | ServiceError:
-        if handle < len(self._handles):
-            found = self._handles[handle]
-            if isinstance(found, Session) and found.gone is not None:
-                self._handles[handle] = found = found.gone.again()  # a stream keeps no dead session in memory
-            return found
-        return InvalidInputError(
-            f"handle: expected one of the {len(self._handles)} attached on this stream, got {handle}"
-        )
-
-    def _model(self, sessions: Sequence[Session | ServiceError]) -> ServedModel | None:
-        keys = {session.model for session in sessions if isinstance(session, Session)}
-        if len(keys) > 1:
-            raise InvalidInputError(f"frame: expected sessions of one model, got {', '.join(sorted(keys))}")
-        return self._engine.models[keys.pop()] if keys else None
+            self._open_bytes += steps * model.step_bytes
+            self._engine.offer(model, caller, slots, serials, firsts, lengths, acknowledged, blobs)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def _send(self, item: "_Caller | Attached") -> None:
-        self._out.append(item)
-        self._out_ready.set()
-
     async def _write(self) -> None:
         while not self._ending:
-            await self._out_ready.wait()
-            self._out_ready.clear()
-            ready, self._out = self._out, []
-            for item in _frames(ready):
-                if self._ending:
-                    return
-                if isinstance(item, Attached):
-                    await self._context.write(StreamResponse(attached=item))
-                    self._open_chunks -= 1 + len(item.next_indices)
-                else:
-                    await self._context.write(StreamResponse(answers=_answer_frame(item)))
-                    self._open_chunks -= len(item)
-                    self._open_bytes -= sum(caller.budget_bytes for caller in item)
-                self._written.set()
+            if self._attached:
+                answer = self._attached.popleft()
+                await self._context.write(StreamResponse(attached=answer))
+                self._written(1 + len(answer.next_indices), 0)
+            elif self._out:
+                ready, self._out = self._out, []
+                await self._write_answers(ready, self._out_since)
+            else:
+                self._writer_sleeps = self._loop.create_future()
+                await self._writer_sleeps
 
+    async def _write_answers(self, ready: list[Item], since: float) -> None:
+        for part in frames(ready):
+            if self._ending:
+                return
+            await self._context.write(message(part))
+            chunks = sum([item.chunks for item in part])
+            self._written(chunks, sum([item.budget_bytes for item in part]))
+            if (model := part[0].caller.model) is not None:
+                waited = self._engine.clock() - since
+                self._engine.metrics_of(model).answer_seconds.observe(waited, chunks)
 
-def _frames(ready: list[_Caller | Attached]) -> Iterator[list[_Caller] | Attached]:
-    """Gather answers of one model into frames of about FRAME_BYTES, keeping the order."""
-    frame: list[_Caller] = []
-    size = 0
-    for item in ready:
-        if frame and (isinstance(item, Attached) or item.model is not frame[0].model or size >= FRAME_BYTES):
-            yield frame
-            frame, size = [], 0
-        if isinstance(item, Attached):
-            yield item
-        else:
-            frame.append(item)
-            size += item.budget_bytes
-    if frame:
-        yield frame
+    def _written(self, chunks: int, budget_bytes: int) -> None:
+        self._open_chunks -= chunks
+        self._open_bytes -= budget_bytes
+        if self._reader_sleeps is not None and not self._reader_sleeps.done():
+            self._reader_sleeps.set_result(None)
 
-
-def _answer_frame(callers: list[_Caller]) -> AnswerFrame:
-    model = callers[0].model
-    answers = [caller.outcome for caller in callers if isinstance(caller.outcome, Answer)]
-    frame = AnswerFrame(
-        handles=[caller.handle for caller in callers],
-        first_indices=[caller.first for caller in callers],
-        lengths=[caller.outcome.length if isinstance(caller.outcome, Answer) else 0 for caller in callers],
-        errors=[
-            chunk_error(position, caller.outcome)
-            for position, caller in enumerate(callers)
-            if isinstance(caller.outcome, ServiceError)
-        ],
-    )
-    if model is not None:
-        frame.model, frame.version = model.name, model.version
-    if model is not None and answers:
-        for port, blobs in zip(
-            model.contract.outputs, zip(*(answer.outputs for answer in answers), strict=True), strict=True
-        ):
-            frame.outputs.add(name=port.name, data=b"".join(blobs))
-    return frame
+    def _wake_writer(self) -> None:
+        if self._writer_sleeps is not None and not self._writer_sleeps.done():
+            self._writer_sleeps.set_result(None)

@@ -2,31 +2,34 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from carousel.contract import Contract, Plane, Port, Segment, Signature, layout_hash
 from service.backend import Result, Run
+from service.cohort import Answers, Cohort
 from service.engine import Engine
 from service.errors import ServiceError
+from service.kept import KeptChunk
+from service.limits import Limits
 from service.metrics import Metrics
 from service.repository import ServedModel
 from service.rows import RowAllocator
-from service.scheduler import Scheduler
-from service.session import Answer, Session, Steps
-from service.sessions import SessionTable
+from service.spill import SpillFile
 
 MODULUS = 65521
 """The fake model: s <- (31 s + x) mod 65521, exact in float32 and different for every order of steps."""
 
 
-def contract() -> Contract:
+def contract(lineage: str = "fake") -> Contract:
     inputs = (Port(name="x", dtype="float32"),)
     outputs = (Port(name="y", dtype="float32"),)
     planes = (Plane(input="state", output="state_out", dtype="float32", size=1),)
     segments = (Segment(name="layer0.hidden", start=0, size=1),)
-    signature = Signature(layout=layout_hash("fake", inputs, outputs, planes, segments), lineage="fake")
+    signature = Signature(layout=layout_hash("fake", inputs, outputs, planes, segments), lineage=lineage)
     return Contract(
         task="fake",
         recurrence="fake",
@@ -52,8 +55,9 @@ def sequential(inputs: list[float], state: float = 0.0) -> list[float]:
 class FakeBackend:
     """Runs the fake model, and everything that the engine promises about runs is asserted."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, places: int) -> None:
         self.rows = np.zeros((rows, 1), np.float32)
+        self.spilled = np.full((places, 1), np.nan, np.float32)
         self.runs: list[Run] = []
         self.fail_next = False
         self.poison: set[float] = set()
@@ -64,14 +68,13 @@ class FakeBackend:
         assert (run.lengths >= 1).all()
         assert len(set(run.write_rows.tolist())) == len(run.write_rows)
         assert (run.write_rows >= 1).all()
-        assert (run.read_rows >= 0).all()
         self.runs.append(run)
         if self.fail_next:
             self.fail_next = False
             raise RuntimeError("the backend failed on purpose")
         (x,) = run.inputs
         y = np.full(x.shape, np.nan, np.float32)
-        states = self.rows[run.read_rows, 0].copy()
+        states = self.read(run.read_rows)[:, 0]
         for row, length in enumerate(run.lengths):
             for t in range(length):
                 poisoned = x[row, t] in self.poison or np.isinf(states[row])
@@ -81,6 +84,20 @@ class FakeBackend:
         self.rows[run.write_rows[finite], 0] = states[finite]
         return Result((y,), finite, 0.0)
 
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.array([self.rows[row] if row >= 0 else self.spilled[-1 - row] for row in rows])
+
+    def write(self, rows: NDArray[np.int64], states: NDArray[np.float32]) -> None:
+        assert (rows >= 1).all()
+        self.rows[rows] = states
+
+    def spill(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> None:
+        assert (rows >= 1).all()
+        if self.fail_next:
+            self.fail_next = False
+            raise RuntimeError("the disk is full, on purpose")
+        self.spilled[places] = self.rows[rows]
+
     def warm_up(self, batch_chunks: int) -> None:
         pass
 
@@ -89,40 +106,68 @@ class Harness:
     """An engine over fakes. Nothing happens until `turn` or `settle` is called."""
 
     def __init__(
-        self, *, sessions: int = 100, queue_chunks: int = 100, batch: int = 8, run_steps: int = 4
+        self,
+        *,
+        sessions: int = 100,
+        queue_chunks: int = 100,
+        batch: int = 8,
+        run_steps: int = 4,
+        kept_bytes: int = 1 << 20,
+        inline_s: float = 0.0,
+        resident: int | None = None,
+        lineage: str = "fake",
     ) -> None:
+        """Make an engine; with `resident`, idle rows beyond so many go to a file."""
         self.now = 0.0
         self.soon: deque[Callable[[], None]] = deque()
         self.jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
-        rows = 1 + sessions + queue_chunks
-        self.backend = FakeBackend(rows)
-        self.model = ServedModel("fake", "1", contract(), self.backend, RowAllocator(rows))
+        rows = 1 + (sessions if resident is None else resident) + 2 * queue_chunks
+        self.backend = FakeBackend(rows, sessions)
+        self.spill = None if resident is None else SpillFile(Path("never made"), sessions, resident)
+        self.model = ServedModel("fake", "1", contract(lineage), self.backend, RowAllocator(rows), 0, self.spill)
         self.metrics = Metrics()
-        self.table = SessionTable(sessions)
         self.engine = Engine(
             {self.model.key: self.model},
-            self.table,
-            Scheduler(batch, {self.model.key: run_steps}),
+            Limits(sessions, queue_chunks, batch, run_steps, kept_bytes, inline_s),
             lambda job, done: self.jobs.append((job, done)),
             self.metrics,
             lambda: self.now,
             self.soon.append,
-            queue_chunks,
         )
+        self.table = self.engine.table
 
-    def open(self, session_id: str = "", ttl_s: float = 1000.0) -> Session:
-        return self.table.open("anonymous", session_id, self.model.key, ttl_s, self.now)
+    def open(self, session_id: str = "", ttl_s: float = 1000.0) -> "SessionView":
+        slot = self.table.open("anonymous", session_id, self.model.number, ttl_s, self.now)
+        return SessionView(self.engine, slot)
+
+    def offer(
+        self, session: "SessionView", first: int | None, inputs: list[float], acknowledged: int = 0
+    ) -> "Caller":
+        """Read a frame of one chunk; it is admitted at the end of the turn."""
+        return self.offer_frame([(session, first, inputs, acknowledged)])[0]
+
+    def offer_frame(self, chunks: "list[tuple[SessionView, int | None, list[float], int]]") -> "list[Caller]":
+        """Read one frame; whoever waits for its chunks leaves alone."""
+        frame = Frame([Caller(session) for session, *_ in chunks])
+        firsts = [first for _, first, _, _ in chunks]
+        self.engine.offer(
+            self.model,
+            frame,
+            [session.slot for session, *_ in chunks],
+            [session.serial for session, *_ in chunks],
+            None if None in firsts else firsts,
+            [len(inputs) for _, _, inputs, _ in chunks],
+            [acknowledged for *_, acknowledged in chunks],
+            [b"".join(np.array(inputs, np.float32).tobytes() for _, _, inputs, _ in chunks)],
+        )
+        return frame.callers
 
     def send(
-        self, session: Session, first: int | None, inputs: list[float], acknowledged: int = 0
+        self, session: "SessionView", first: int | None, inputs: list[float], acknowledged: int = 0
     ) -> "Caller":
-        caller = Caller()
-        array = np.array(inputs, np.float32)
-        steps = Steps(first, len(inputs), acknowledged, hash(array.tobytes()), (array,))
-        try:
-            caller.chunk = self.engine.submit(session, steps, caller)
-        except ServiceError as error:
-            caller(error)
+        """Read a frame of one chunk and admit it at once."""
+        caller = self.offer(session, first, inputs, acknowledged)
+        self.engine.admit_offered()
         return caller
 
     def turn(self) -> bool:
@@ -156,21 +201,103 @@ class Harness:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
+class SessionView:
+    """A session as the tests speak of it; what is kept and queued stands in the engine's columns."""
+
+    def __init__(self, engine: Engine, slot: int) -> None:
+        self.engine, self.slot = engine, slot
+        self.id = engine.table.id_of(slot)
+        self.serial = int(engine.table.serial[slot])
+
+    @property
+    def alive(self) -> bool:
+        return int(self.engine.table.serial[self.slot]) == self.serial
+
+    @property
+    def next_index(self) -> int:
+        return int(self.engine.table.next_index[self.slot])
+
+    @property
+    def tail(self) -> int:
+        return int(self.engine.table.tail[self.slot])
+
+    @property
+    def row(self) -> int:
+        return int(self.engine.table.row[self.slot])
+
+    @property
+    def pending(self) -> list[tuple[Cohort, int]]:
+        return self.engine.queue.chain(self.slot)
+
+    @property
+    def kept(self) -> list[KeptChunk]:
+        return self.engine.kept.of(self.slot, int(self.engine.table.acknowledged[self.slot]))
+
+    @property
+    def kept_bytes(self) -> int:
+        return 4 * sum(chunk.length for chunk in self.kept)
+
+    def end(self, reason: type[ServiceError]) -> None:
+        self.engine.end(self.slot, reason)
+
+
+class Frame:
+    """Passes the outcomes of a frame on to whoever waits for each of its chunks."""
+
+    def __init__(self, callers: "list[Caller]") -> None:
+        self.callers = callers
+        self.left = False
+        self.waits: list[Cohort] = []
+        for caller in callers:
+            caller.frame = self
+
+    def answered(self, answers: Answers) -> None:
+        for k, position in enumerate(answers.positions):
+            size = len(answers.outputs[0]) // len(answers.positions)
+            blob = answers.outputs[0][k * size : (k + 1) * size]
+            self.callers[position].tell(Answer(answers.firsts[k], answers.length, blob))
+
+    def refused(self, position: int, error: ServiceError) -> None:
+        self.callers[position].tell(error)
+
+    def gone(self, position: int) -> ServiceError:
+        session = self.callers[position].session
+        try:
+            session.engine.table.find("anonymous", session.id, session.engine.clock())
+        except ServiceError as error:
+            return error
+        raise AssertionError("the session lives")
+
+
+class Answer(NamedTuple):
+    """What one committed chunk gave."""
+
+    first: int
+    length: int
+    blob: bytes
+
+
 class Caller:
     """Waits for a chunk; must be told exactly once."""
 
-    def __init__(self) -> None:
-        self.chunk: Any = None
+    frame: Frame
+
+    def __init__(self, session: SessionView) -> None:
+        self.session = session
         self.outcomes: list[Answer | ServiceError] = []
 
-    def __call__(self, outcome: Answer | ServiceError) -> None:
+    def tell(self, outcome: Answer | ServiceError) -> None:
         self.outcomes.append(outcome)
+
+    def leave(self) -> None:
+        """Take the whole frame back."""
+        self.session.engine.leave(self.frame)
 
     @property
     def answer(self) -> list[float]:
         (outcome,) = self.outcomes
         assert isinstance(outcome, Answer), outcome
-        return np.frombuffer(outcome.outputs[0], np.float32).tolist()
+        return np.frombuffer(outcome.blob, np.float32).tolist()
 
     @property
     def error(self) -> ServiceError:

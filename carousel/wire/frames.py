@@ -56,10 +56,14 @@ def columns(frame: StepFrame) -> Columns:
     lengths = frame.lengths[:] or [1] * count
     first_indices = frame.first_indices[:] or None
     acknowledged = frame.acknowledged[:] or None
-    _check_count("lengths", lengths, count)
-    _check_count("first_indices", first_indices, count)
-    _check_count("acknowledged", acknowledged, count)
-    if not all(lengths):
+    for name, column in (
+        ("lengths", lengths),
+        ("first_indices", first_indices),
+        ("acknowledged", acknowledged),
+    ):
+        if column is not None and len(column) != count:
+            raise FrameError(f"{name}: expected {count} entries, one for each handle, came {len(column)}")
+    if 0 in lengths:
         raise FrameError(f"lengths: expected 1 step or more, came 0 at position {lengths.index(0)}")
     return Columns(handles, first_indices, lengths, acknowledged)
 
@@ -136,11 +140,6 @@ def _view(port: Port, blob: bytes | None, rows: int) -> NDArray[Any]:
     if port.dtype == "bool" and blob.translate(None, b"\0\1"):
         raise FrameError(f"{port.name}: expected bytes 0 and 1 for bool, came others")
     return np.frombuffer(blob, dtype).reshape(rows, *port.shape)
-
-
-def _check_count(name: str, column: list[int] | None, count: int) -> None:
-    if column is not None and len(column) != count:
-        raise FrameError(f"{name}: expected {count} entries, one for each handle, came {len(column)}")
 
 
 def _described(port: Port) -> str:

@@ -1,16 +1,22 @@
 """What the documents say, held against the code."""
 
+import json
 import re
 import tomllib
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from cli.main import COMMANDS
+from model.recipe import Recipe
+from model.training_recipe import TrainingRecipe
+from service.housekeeping import add_gauges
 from service.metrics import Metrics
 from service.readiness import Readiness
-from service.server import _watch
 from service.settings import Settings
 from tests.fakes import Harness
 
@@ -18,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 README = (ROOT / "README.md").read_text()
+TRAINING = (ROOT / "docs" / "training.md").read_text()
 
 
 def test_every_setting_is_in_the_operations_page_with_its_default() -> None:
@@ -31,7 +38,7 @@ def test_every_setting_is_in_the_operations_page_with_its_default() -> None:
 
 def test_every_metric_is_in_the_operations_page_and_no_other() -> None:
     metrics, harness = Metrics(), Harness()
-    _watch(metrics, harness.engine, Readiness())
+    add_gauges(metrics, harness.engine, Readiness())
     names = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in metrics.registry.collect()
@@ -76,3 +83,33 @@ def test_the_picture_of_the_house_has_the_floors_of_the_import_rules() -> None:
     }
     for higher, lower in pairwise(floors):
         assert max(heights[name] for name in higher) <= min(heights[name] for name in lower)
+
+
+def keys(section: type[BaseModel]) -> Iterator[str]:
+    """All keys of a section of a recipe, and of the tables in it."""
+    for name, field in section.model_fields.items():
+        yield name
+        for inner in sections(field.annotation):
+            yield from keys(inner)
+
+
+def sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections(argument)
+
+
+def test_every_key_of_a_recipe_is_in_the_training_page() -> None:
+    code = " ".join(re.findall(r"`[^`\n]+`", TRAINING))
+    assert [key for key in keys(Recipe) if not re.search(rf"\b{key}\b", code)] == []
+
+
+def test_the_table_of_training_has_its_keys_in_their_order_with_their_defaults() -> None:
+    table = TRAINING.split("## `[training]`")[1].split("###")[0]
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\|", table, flags=re.MULTILINE)
+    fields = TrainingRecipe.model_fields
+    assert [key for key, _ in rows] == list(fields)
+    for key, default in rows:
+        said = "" if fields[key].is_required() else json.dumps(fields[key].default)
+        assert default.strip("` ").replace("none", "null") == said, key

@@ -14,7 +14,7 @@ from service.errors import ServiceError
 from service.server import start_server
 from service.settings import Settings
 from service.status import STATUS
-from tests.wire import open_session, tokens
+from tests.wire import attach, converse, open_session, steps, tokens
 
 
 async def fetch(port: int, path: str) -> tuple[int, str]:
@@ -39,6 +39,8 @@ async def test_every_metric_can_be_parsed_and_moves(server, stub) -> None:
     session = await open_session(stub)
     for _ in range(2):
         await stub.Step(pb.StepRequest(session=session, first_index=0, length=3, inputs=tokens(1, 2, 3)))
+    # A stream: its answers are written later than they are made.
+    await converse(stub, attach(session), steps([0], [3], [[4]]), steps([0, 0], [4, 5], [[5], [6]]))
     _, page = await fetch(server.http_port, "/metrics")
     samples = {
         (sample.name, *sample.labels.values()): sample.value
@@ -46,13 +48,15 @@ async def test_every_metric_can_be_parsed_and_moves(server, stub) -> None:
         for sample in family.samples
     }
     expected = {
-        ("carousel_steps_total", "tiny/1"): 3,
-        ("carousel_chunks_total", "tiny/1"): 1,
+        ("carousel_steps_total", "tiny/1"): 6,
+        ("carousel_chunks_total", "tiny/1"): 4,
         ("carousel_replays_total",): 1,
         ("carousel_joins_total",): 0,
-        ("carousel_batch_chunks_count", "tiny/1"): 1,
-        ("carousel_run_duration_seconds_count", "tiny/1"): 1,
-        ("carousel_queue_duration_seconds_count", "tiny/1"): 1,
+        ("carousel_batch_chunks_count", "tiny/1"): 4,
+        ("carousel_batch_chunks_sum", "tiny/1"): 4,
+        ("carousel_run_duration_seconds_count", "tiny/1"): 4,
+        ("carousel_queue_duration_seconds_count", "tiny/1"): 4,
+        ("carousel_answer_duration_seconds_count", "tiny/1"): 3,
         ("carousel_request_duration_seconds_count", "Step"): 2,
         ("carousel_sessions",): 1,
         ("carousel_sessions_opened_total",): 1,

@@ -224,7 +224,7 @@ async def test_a_client_that_vanishes_in_the_middle_harms_nobody(stub, server) -
     await asyncio.sleep(0.01)
     vanishing.cancel()
     assert len(answers(await staying)[0, 0]) == 4000
-    while server.engine.queued:
+    while server.engine.queue.chunks:
         await asyncio.sleep(0.001)
     index = (await stub.Describe(pb.DescribeRequest(session=left))).next_index
     assert index in (0, 4000)
@@ -245,7 +245,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(stub, server) -> Non
     peak = 0
     for _ in range(60):
         await asyncio.sleep(0.01)
-        peak = max(peak, server.engine.queued)
+        peak = max(peak, server.engine.queue.chunks)
     assert not flooding.done()
     assert peak <= 1024 + 64
     flooding.cancel()

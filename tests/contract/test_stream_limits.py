@@ -10,11 +10,12 @@ import pytest
 
 from carousel.wire import carousel_pb2 as pb
 from carousel.wire.carousel_pb2 import Reason
-from service import stream
+from service import frame, handles, stream
 from service.errors import InvalidInputError, SessionClosedError
 from service.stream import StreamCall
 from tests.fakes import Harness, sequential
-from tests.wire import answers, attach, converse, errors, open_session, steps
+from tests.ports_model import serving
+from tests.wire import V, answers, attach, converse, errors, open_session, steps
 
 
 class Line:
@@ -113,7 +114,7 @@ async def test_one_attach_takes_as_many_sessions_as_a_frame_takes_chunks(stub, m
 
 
 async def test_a_stream_has_so_many_handles_and_no_more(stub, monkeypatch) -> None:
-    monkeypatch.setattr(stream, "STREAM_HANDLES", 3)
+    monkeypatch.setattr(handles, "STREAM_HANDLES", 3)
     responses = await converse(stub, attach("a", "b"), attach("c"))
     assert [response.attached.first_handle for response in responses] == [0, 2]
     with pytest.raises(grpc.aio.AioRpcError, match="at most 3 handles") as caught:
@@ -164,7 +165,10 @@ async def test_chunks_that_wait_for_a_run_count_as_not_read(monkeypatch) -> None
         line.send(attach(h.open().id), *[sums([0, 0], [], [[1], [1]])] * 10)
         await turn()
         assert line.taken == 1 + 2
-        assert h.engine.queued == 4
+        h.engine.admit_offered()
+        assert h.engine.queue.chunks == 4
+        await turn()
+        assert line.taken == 1 + 2
 
 
 @pytest.mark.parametrize(("sessions", "taken"), [(0, 4), (1, 2), (3, 1)])
@@ -184,11 +188,28 @@ async def test_an_attach_that_has_not_been_read_counts_as_one_more_than_its_sess
     assert [response.attached.first_handle for response in line.written] == [k * sessions for k in range(9)]
 
 
+async def test_what_the_server_keeps_for_all_clients_is_bounded_until_they_acknowledge(repository) -> None:
+    async with serving(repository, max_kept_bytes=1 << 20, max_batch=1) as (_, stub):
+        greedy, other = await open_session(stub), await open_session(stub)
+        third = (1 << 20) // (3 * V * 4)  # steps whose answers fill a third of it
+        chunk = [1] * third
+        responses = await converse(
+            stub, attach(greedy), *[steps([0], [k * third], [chunk]) for k in range(3)]
+        )
+        assert len(answers(responses)) == 3
+        (error,) = errors(await converse(stub, attach(other), steps([0], [0], [chunk]))).values()
+        assert error.reason == Reason.QUEUE_FULL
+        assert error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        assert f"at most {1 << 20}" in error.message
+        await converse(stub, attach(greedy), steps([0], [3 * third], [[1]], [3 * third]))
+        assert answers(await converse(stub, attach(other), steps([0], [0], [chunk])))
+
+
 # -- answers ------------------------------------------------------------------------------------------------------
 
 
 async def test_answers_are_cut_into_frames_by_size_and_keep_their_order(monkeypatch) -> None:
-    monkeypatch.setattr(stream, "FRAME_BYTES", 8)
+    monkeypatch.setattr(frame, "FRAME_BYTES", 8)
     h = Harness()
     session = h.open()
     async with on_a_line(h) as (line, _, _):
@@ -208,7 +229,7 @@ async def test_answers_are_cut_into_frames_by_size_and_keep_their_order(monkeypa
     assert all_values(line) == sequential([1] * 9)
 
 
-async def test_answers_of_another_model_or_of_none_and_attaches_cut_a_frame_and_keep_the_order() -> None:
+async def test_answers_of_another_model_or_of_none_cut_a_frame_keep_the_order_and_attaches_go_first() -> None:
     h = Harness()
     session = h.open()
     async with on_a_line(h) as (line, _, _):
@@ -237,11 +258,10 @@ async def test_answers_of_another_model_or_of_none_and_attaches_cut_a_frame_and_
     fake = ("fake", "1")
     assert seen == [
         "attached 0",
+        "attached 2",
         (*fake, [0, 0]),
         ("", "", [1]),
-        (*fake, [0]),
-        "attached 2",
-        (*fake, [2, 2]),
+        (*fake, [0, 2, 2]),
     ]
     assert all_values(line) == sequential([1] * 4)
 
@@ -252,7 +272,7 @@ async def test_every_refused_chunk_is_counted_by_its_reason_and_named_at_its_pla
     async with on_a_line(h) as (line, _, _):
         line.send(attach(session.id, "nobody", closed.id))
         await turn(h)
-        h.engine.end(closed, SessionClosedError)
+        closed.end(SessionClosedError)
         chunks: list[list[float]] = [[1], [1], [1], [float("nan")], [1], [1]]
         line.send(sums([0, 1, 2, 0, 9, 0], [0, 0, 0, 1, 0, 5], chunks))
         await turn(h)
@@ -302,7 +322,7 @@ async def test_the_queued_chunks_of_a_client_that_is_gone_are_dropped_and_its_ru
         await turn()
         other = h.send(mate, 0, [5])
         h.start_run()
-        assert h.engine.queued == 5
+        assert h.engine.queue.chunks == 5
         if how == "it vanishes":
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -311,7 +331,7 @@ async def test_the_queued_chunks_of_a_client_that_is_gone_are_dropped_and_its_ru
             line.send(sums([0], [4, 5], [[1]]))
             with pytest.raises(InvalidInputError, match="first_indices"):
                 await running
-    assert h.engine.queued == 2
+    assert h.engine.queue.chunks == 2
     assert h.metric("carousel_dropped_chunks_total") == 3
     # Last first: none of them is told of a gap that another one left.
     assert h.metric("carousel_refused_total", reason="INDEX_UNEXPECTED") == 0
@@ -331,10 +351,12 @@ async def test_a_client_that_vanishes_takes_no_chunk_that_another_stream_waits_f
             for line in (leaves, stays):
                 line.send(attach(session.id), sums([0], [0], [[3]]), sums([0], [1], [[4]]))
                 await turn()
+                h.engine.admit_offered()
             leaves.send(sums([0], [2], [[5]]))
             await turn()
-            assert h.engine.queued == 3
-        assert h.engine.queued == 2
+            h.engine.admit_offered()
+            assert h.engine.queue.chunks == 3
+        assert h.engine.queue.chunks == 2
         await turn(h)
         assert all_values(stays) == sequential([3, 4])
         assert not leaves.frames

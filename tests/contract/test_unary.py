@@ -55,7 +55,7 @@ async def test_a_call_whose_deadline_passes_leaves_the_session_whole(stub, serve
         await stub.Step(request, timeout=0.003)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert (await stub.Step(request)).length == 4000
-    assert server.engine.queued == 0
+    assert server.engine.queue.chunks == 0
 
 
 async def test_opening_again_with_the_same_request_id_gives_the_same_session(stub) -> None:

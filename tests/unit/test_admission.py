@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from carousel.wire import carousel_pb2 as pb
-from service import sessions
+from service import group, tombstones
 from service.api import Api
 from service.errors import (
     BackendFailedError,
@@ -20,12 +20,19 @@ from service.errors import (
     StateNotFiniteError,
     WindowFullError,
 )
-from service.session import WINDOW_BYTES, WINDOW_CHUNKS, Steps
+from service.kept import WINDOW_BYTES, WINDOW_CHUNKS
+from service.rules import CHUNK_WAITERS
 from service.sessions import SessionTable
-from tests.fakes import Harness, sequential
+from tests.fakes import Caller, Harness, SessionView, sequential
 
-CALLERS = 64
-"""Callers that may wait for one chunk."""
+
+def step_of(session: SessionView) -> pb.StepRequest:
+    x = pb.Tensor(name="x", data=np.float32(1).tobytes())
+    return pb.StepRequest(session=session.id, first_index=0, inputs=[x])
+
+
+def overdue(h: Harness, now: float) -> list[int]:
+    return h.table.overdue(now).tolist()
 
 
 # -- the window ---------------------------------------------------------------------------------------------------
@@ -39,11 +46,39 @@ def test_an_acknowledged_answer_gives_its_place_and_its_bytes_back() -> None:
     h.settle()
     assert (len(session.kept), session.kept_bytes) == (2, 12)
     h.send(session, 3, [4, 5, 6], acknowledged=2)
-    assert (len(session.kept), session.kept_bytes) == (1, 4)
     h.settle()
     assert (len(session.kept), session.kept_bytes) == (2, 16)
-    h.send(session, 3, [4, 5, 6], acknowledged=6)
+    assert isinstance(h.send(session, 3, [4, 5, 6], acknowledged=6).error, IndexUnexpectedError)
     assert (len(session.kept), session.kept_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("acknowledged", [1, 3, WINDOW_CHUNKS])
+def test_the_window_has_room_for_as_many_chunks_more_as_were_acknowledged(acknowledged: int) -> None:
+    h = Harness()
+    session = h.open()
+    for index in range(WINDOW_CHUNKS):
+        h.send(session, index, [1])
+    h.settle()
+    for index in range(WINDOW_CHUNKS, WINDOW_CHUNKS + acknowledged):
+        assert h.send(session, index, [1], acknowledged=acknowledged).outcomes == []
+        h.settle()
+    full = h.send(session, session.tail, [1], acknowledged=acknowledged)
+    assert isinstance(full.error, WindowFullError)
+    assert f"number {WINDOW_CHUNKS + 1}" in str(full.error)
+
+
+def test_the_window_has_room_for_as_many_bytes_more_as_were_acknowledged() -> None:
+    h = Harness()
+    session = h.open()
+    h.send(session, 0, [1, 2])
+    h.settle()
+    # As if earlier answers filled all but one step.
+    h.table.window_bytes[session.slot] += WINDOW_BYTES - 12
+    assert isinstance(h.send(session, 2, [3, 4]).error, WindowFullError)
+    assert h.send(session, 2, [3, 4], acknowledged=2).outcomes == []
+    h.settle()
+    assert isinstance(h.send(session, 4, [5, 6]).error, WindowFullError)
+    assert h.send(session, 4, [5]).outcomes == []
 
 
 def test_a_chunk_is_forgotten_only_when_its_last_step_is_acknowledged() -> None:
@@ -52,6 +87,24 @@ def test_a_chunk_is_forgotten_only_when_its_last_step_is_acknowledged() -> None:
     h.send(session, 0, [1, 2])
     h.settle()
     assert h.send(session, 0, [1, 2], acknowledged=1).answer == sequential([1, 2])
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_what_was_acknowledged_once_stays_acknowledged(repeated: bool) -> None:
+    h = Harness()
+    session = h.open()
+    for index in range(WINDOW_CHUNKS):
+        h.send(session, index, [1], acknowledged=index)
+        h.settle()
+    # Who says nothing says 0, and so does who sends an early chunk again.
+    if repeated:
+        assert isinstance(h.send(session, 0, [1]).error, IndexUnexpectedError)
+    for index in range(WINDOW_CHUNKS, 2 * WINDOW_CHUNKS - 1):
+        h.send(session, index, [1])
+        h.settle()
+    assert session.next_index == 2 * WINDOW_CHUNKS - 1
+    assert [chunk.first for chunk in session.kept] == list(range(WINDOW_CHUNKS - 1, 2 * WINDOW_CHUNKS - 1))
+    assert isinstance(h.send(session, 2 * WINDOW_CHUNKS - 1, [1]).error, WindowFullError)
 
 
 def test_answers_that_are_still_being_made_cannot_be_acknowledged() -> None:
@@ -78,7 +131,7 @@ def test_chunks_that_are_queued_take_their_places_in_the_window() -> None:
 def test_the_bytes_of_chunks_that_are_queued_count_in_the_window() -> None:
     h = Harness()
     session = h.open()
-    session.kept_bytes = WINDOW_BYTES - 16  # as if earlier answers filled all but four steps
+    h.table.window_bytes[session.slot] = WINDOW_BYTES - 16  # as if earlier answers filled all but four steps
     h.send(session, 0, [1, 2, 3])
     assert isinstance(h.send(session, 3, [4, 5]).error, WindowFullError)
     assert h.send(session, 3, [4]).outcomes == []
@@ -89,21 +142,24 @@ def test_chunks_without_an_index_take_no_place_in_the_window() -> None:
     session = h.open()
     for _ in range(WINDOW_CHUNKS + 1):
         h.send(session, None, [1, 1])
-    session.kept_bytes = WINDOW_BYTES - 4
+    h.table.window_bytes[session.slot] = WINDOW_BYTES - 4
     assert h.send(session, session.tail, [2]).outcomes == []
 
 
 @pytest.mark.parametrize("where", ["queued", "kept"])
-def test_a_chunk_of_another_length_is_another_chunk_whatever_its_digest(where: str) -> None:
+def test_a_chunk_of_another_length_is_another_chunk_whatever_its_digest(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "digests_of", lambda _, lengths: [99] * len(lengths))
     h = Harness()
     session = h.open()
-    x = np.ones(3, np.float32)
-    h.engine.submit(session, Steps(0, 2, 0, 99, (x[:2],)), lambda _: None)
+    h.send(session, 0, [1, 1])
     if where == "kept":
         h.settle()
     for length in (1, 3):
-        with pytest.raises(ContentDiffersError, match=f"2 steps then, {length} now"):
-            h.engine.submit(session, Steps(0, length, 0, 99, (x[:length],)), lambda _: None)
+        error = h.send(session, 0, [1] * length).error
+        assert isinstance(error, ContentDiffersError)
+        assert f"2 steps then, {length} now" in str(error)
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -123,13 +179,13 @@ def test_a_chunk_with_an_index_never_joins_one_without(running: bool) -> None:
 def test_a_bounded_number_of_callers_waits_for_one_chunk() -> None:
     h = Harness()
     session = h.open()
-    callers = [h.send(session, 0, [5]) for _ in range(CALLERS)]
+    callers = [h.send(session, 0, [5]) for _ in range(CHUNK_WAITERS)]
     assert isinstance(h.send(session, 0, [5]).error, QueueFullError)
     left = callers.pop()
-    h.engine.leave(left.chunk, left)
+    left.leave()
     callers.append(h.send(session, 0, [5]))
     h.settle()
-    assert [caller.answer for caller in callers] == [[5]] * CALLERS
+    assert [caller.answer for caller in callers] == [[5]] * CHUNK_WAITERS
     assert h.send(session, 0, [5]).answer == [5]
 
 
@@ -143,7 +199,7 @@ def test_leaving_after_the_answer_takes_nothing_from_the_queue() -> None:
     h.start_run()
     h.finish_run()
     assert callers[0].outcomes
-    h.engine.leave(callers[0].chunk, callers[0])
+    callers[0].leave()
     assert len(session.pending) == 2
     h.settle()
     assert [caller.answer[0] for caller in callers] == sequential([1, 2, 3])
@@ -161,7 +217,7 @@ def test_leaving_after_the_refusal_takes_nothing_from_the_queue(which: str) -> N
     assert isinstance(behind.error, IndexUnexpectedError)
     again = [h.send(session, 0, [1]), h.send(session, 1, [2])]
     gone = failed if which == "the one that failed" else behind
-    h.engine.leave(gone.chunk, gone)
+    gone.leave()
     h.settle()
     assert [caller.answer[0] for caller in again] == sequential([1, 2])
     assert h.metric("carousel_dropped_chunks_total") == 0
@@ -171,26 +227,29 @@ def test_leaving_twice_takes_back_no_chunk_that_was_sent_in_between() -> None:
     h = Harness()
     session = h.open()
     left = h.send(session, 0, [1])
-    h.engine.leave(left.chunk, left)
+    left.leave()
     stays = h.send(session, 0, [1])
-    h.engine.leave(left.chunk, left)
+    left.leave()
     h.settle()
     assert stays.answer == [1]
 
 
-async def test_a_unary_call_that_is_cancelled_takes_its_queued_chunk_back() -> None:
+@pytest.mark.parametrize("admitted", [False, True])
+async def test_a_unary_call_that_is_cancelled_takes_its_chunk_back(admitted: bool) -> None:
     h = Harness()
     session = h.open()
-    x = pb.Tensor(name="x", data=np.float32(1).tobytes())
-    request = pb.StepRequest(session=session.id, first_index=0, inputs=[x])
-    call = asyncio.create_task(Api(h.engine, h.metrics, 10.0, 1 << 20).Step(request, None))
+    call = asyncio.create_task(Api(h.engine, h.metrics, 10.0, 1 << 20).Step(step_of(session), None))
     await asyncio.sleep(0)
-    assert h.engine.queued == 1
+    assert h.engine.offered
+    if admitted:
+        h.engine.admit_offered()
+        assert h.engine.queue.chunks == 1
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
-    assert h.engine.queued == 0
+    assert h.engine.queue.chunks == 0
     h.settle()
     assert session.next_index == 0
+    assert h.backend.runs == []
 
 
 # -- sessions that are gone ---------------------------------------------------------------------------------------
@@ -205,7 +264,7 @@ def test_a_session_that_is_gone_keeps_no_answers(running: bool) -> None:
     h.send(session, 1, [2])
     if running:
         h.start_run()
-    h.engine.end(session, SessionClosedError)
+    session.end(SessionClosedError)
     assert not session.kept
     h.settle()
     assert not session.kept
@@ -214,35 +273,41 @@ def test_a_session_that_is_gone_keeps_no_answers(running: bool) -> None:
 def test_refusing_the_chunks_of_a_session_that_is_gone_gathers_no_tracebacks() -> None:
     h = Harness()
     session = h.open()
-    h.engine.end(session, SessionClosedError)
+    session.end(SessionClosedError)
     refused = [h.send(session, 0, [1]) for _ in range(100)]
     assert all("was closed" in str(caller.error) for caller in refused)
-    assert session.gone.__traceback__ is None
+    assert all(caller.error.__traceback__ is None for caller in refused)
 
 
-async def test_unary_calls_that_the_end_of_a_session_cuts_off_leave_no_traceback_behind() -> None:
+@pytest.mark.parametrize("admitted", [False, True])
+async def test_unary_calls_that_the_end_of_a_session_cuts_off_leave_no_traceback_behind(
+    admitted: bool,
+) -> None:
     h = Harness()
     session = h.open()
-    x = pb.Tensor(name="x", data=np.float32(1).tobytes())
-    request = pb.StepRequest(session=session.id, first_index=0, inputs=[x])
     api = Api(h.engine, h.metrics, 10.0, 1 << 20)
-    calls = [asyncio.create_task(api.Step(request, None)) for _ in range(3)]
+    calls = [asyncio.create_task(api.Step(step_of(session), None)) for _ in range(3)]
     await asyncio.sleep(0)
-    h.engine.end(session, SessionClosedError)
+    if admitted:
+        h.engine.admit_offered()
+    gone = h.engine.end(session.slot, SessionClosedError)
+    h.settle()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [SessionClosedError] * 3
-    assert session.gone.__traceback__ is None
+    # Each call raised an error of its own: one that all of them raise would collect the frames of all.
+    assert len({id(outcome) for outcome in (gone, *outcomes)}) == 4
+    assert gone.__traceback__ is None
 
 
 def test_a_session_with_chunks_in_the_server_is_never_overdue() -> None:
     h = Harness()
     session = h.open(ttl_s=10)
     h.send(session, 0, [1])
-    assert h.table.overdue(1000.0, 100) == []
+    assert overdue(h, 1000.0) == []
     h.now = 1001.0
     h.settle()
-    assert h.table.overdue(1010.5, 100) == []
-    assert h.table.overdue(1011.0, 100) == [session]
+    assert overdue(h, 1010.5) == []
+    assert overdue(h, 1011.0) == [session.slot]
 
 
 def test_the_time_to_live_counts_from_the_last_commit() -> None:
@@ -253,42 +318,43 @@ def test_the_time_to_live_counts_from_the_last_commit() -> None:
     h.start_run()
     h.now = 12.0
     h.settle()
-    assert h.table.overdue(21.5, 100) == []
-    assert h.table.overdue(22.0, 100) == [session]
+    assert overdue(h, 21.5) == []
+    assert overdue(h, 22.0) == [session.slot]
 
 
 @pytest.mark.parametrize("what", ["a new chunk that is dropped", "a repeated chunk", "a chunk that joins"])
 def test_whatever_a_caller_sends_keeps_its_session_alive(what: str) -> None:
     h = Harness()
     session = h.open(ttl_s=10)
+    callers: list[Caller] = []
     if what != "a new chunk that is dropped":
-        h.send(session, 0, [1])
+        callers.append(h.send(session, 0, [1]))
     if what == "a repeated chunk":
         h.settle()
     h.now = 8.0
-    caller = h.send(session, 0, [1])
+    callers.append(h.send(session, 0, [1]))
     if what != "a repeated chunk":
-        for one in list(caller.chunk.waiters):
-            h.engine.leave(caller.chunk, one)
+        for caller in callers:
+            caller.leave()
     assert not session.pending
-    assert h.table.overdue(17.5, 100) == []
-    assert h.table.overdue(18.0, 100) == [session]
+    assert overdue(h, 17.5) == []
+    assert overdue(h, 18.0) == [session.slot]
 
 
 def test_an_id_that_is_opened_again_dies_as_young_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "TOMBSTONES", 2)
+    monkeypatch.setattr(tombstones, "TOMBSTONES", 2)
     table = SessionTable(10)
 
     def live_and_die(name: str) -> None:
-        table.remove(table.open("me", name, "m/1", 10.0, 0.0), SessionClosedError, 0.0)
+        table.remove(table.open("me", name, 0, 10.0, 0.0), SessionClosedError, 0.0)
 
     for name in ("again", "once", "again", "last"):
         live_and_die(name)
     with pytest.raises(SessionNotFoundError):
-        table.get("me", "once", 0.0)
+        table.find("me", "once", 0.0)
     for name in ("again", "last"):
         with pytest.raises(SessionClosedError):
-            table.get("me", name, 0.0)
+            table.find("me", name, 0.0)
 
 
 # -- what is counted and told -------------------------------------------------------------------------------------
@@ -298,7 +364,7 @@ def test_every_queued_chunk_that_leaves_with_its_caller_is_counted() -> None:
     h = Harness()
     session = h.open()
     callers = [h.send(session, index, [1]) for index in range(3)]
-    h.engine.leave(callers[1].chunk, callers[1])
+    callers[1].leave()
     assert h.metric("carousel_dropped_chunks_total") == 2
     h.settle()
     assert session.next_index == 1
@@ -356,6 +422,6 @@ def test_a_chunk_behind_one_that_was_cancelled_is_told_its_own_index_and_the_one
     h = Harness()
     session = h.open()
     left, later = h.send(session, 0, [1, 2]), h.send(session, 2, [3])
-    h.engine.leave(left.chunk, left)
+    left.leave()
     error: ServiceError = later.error
     assert str(error).startswith("first index: expected 0, got 2")

@@ -6,13 +6,42 @@ from typing import Any
 
 import pytest
 
-from carousel.contract import Contract, ContractError, Port
+from carousel.contract import Arena, Contract, ContractError, Observed, Port
 from carousel.graph import TensorType, disagreements, graph_inputs, graph_outputs
 from tests.fakes import contract
 
 
 def test_a_contract_survives_its_own_json() -> None:
     assert Contract.from_json(contract().to_json()) == contract()
+
+
+def test_what_format_1_can_say_is_written_in_format_1() -> None:
+    document = json.loads(contract().to_json())
+    assert document["format"] == 1
+    assert document.keys().isdisjoint({"arena", "runs_on", "precision", "batch_dependent", "observed"})
+
+
+ARENA = {"form": "arena", "arena": Arena(read_rows="read_rows", write_rows="write_rows")}
+OBSERVED = Observed(output="observed", statistics=("layer0.forget.mean", "layer0.cell.norm"))
+
+
+def test_what_it_cannot_say_is_written_in_format_2_and_survives() -> None:
+    newer = contract().model_copy(update={"format": 2, "runs_on": "cuda", "observed": OBSERVED, **ARENA})
+    assert Contract.from_json(newer.to_json()) == newer
+
+
+def test_the_arena_form_takes_all_rows_and_says_which() -> None:
+    arena = contract().model_copy(update=ARENA)
+    inputs, outputs = graph_inputs(arena), graph_outputs(arena)
+    assert inputs["state"] == TensorType("float32", ("N", 1))
+    assert inputs["read_rows"] == inputs["write_rows"] == TensorType("int64", ("B",))
+    assert outputs["state_out"] == TensorType("float32", ("N", 1))
+    assert arena.layout_hash() == contract().layout_hash()  # the same rows, elsewhere
+
+
+def test_what_is_observed_is_an_output_more() -> None:
+    observed = contract().model_copy(update={"observed": OBSERVED})
+    assert graph_outputs(observed)["observed"] == TensorType("float32", ("B", 2))
 
 
 def changed(change: Callable[[dict[str, Any]], Any]) -> str:
@@ -27,7 +56,9 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> str:
         ("{", "not a JSON object"),
         ("[]", "not a JSON object"),
         ("7", "not a JSON object"),
-        (changed(lambda d: d.update(format=2)), "has format 2, this release reads format 1"),
+        (changed(lambda d: d.update(format=3)), "has format 3, this release reads format 1 to 2"),
+        (changed(lambda d: d.update(runs_on="cuda")), "runs_on needs format 2"),
+        (changed(lambda d: d.update(format=2, form="arena")), "form arena without an arena"),
         (changed(lambda d: d.pop("format")), "has format None"),
         (changed(lambda d: d.update(tusk=d.pop("task"))), "tusk: unknown key"),
         (changed(lambda d: d.pop("task")), "task: expected a value, came none"),

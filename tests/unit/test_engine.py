@@ -70,21 +70,21 @@ def test_a_caller_that_leaves_a_queued_chunk_takes_it_and_the_later_ones_back() 
     kept = h.send(session, 0, [1])
     h.start_run()
     left, later = h.send(session, 1, [2]), h.send(session, 2, [3])
-    h.engine.leave(left.chunk, left)
+    left.leave()
     h.settle()
     assert kept.answer == [1]
     assert left.outcomes == []
     assert isinstance(later.error, IndexUnexpectedError)
     assert later.error.expected_index == 1
     assert session.next_index == 1
-    assert h.engine.queued == 0
+    assert h.engine.queue.chunks == 0
 
 
 def test_a_chunk_that_somebody_still_waits_for_stays_when_another_caller_leaves() -> None:
     h = Harness()
     session = h.open()
     left, stays = h.send(session, 0, [1]), h.send(session, 0, [1])
-    h.engine.leave(left.chunk, left)
+    left.leave()
     h.settle()
     assert left.outcomes == []
     assert stays.answer == [1]
@@ -95,7 +95,7 @@ def test_a_running_chunk_commits_although_its_caller_left_and_breaks_nobody() ->
     session, mate = h.open(), h.open()
     left, other = h.send(session, 0, [1]), h.send(mate, 0, [2])
     h.start_run()
-    h.engine.leave(left.chunk, left)
+    left.leave()
     h.settle()
     assert left.outcomes == []
     assert other.answer == [2]
@@ -109,7 +109,7 @@ def test_a_leaving_caller_of_many_chunks_can_leave_them_last_first() -> None:
     session = h.open()
     callers = [h.send(session, index, [1]) for index in range(4)]
     for caller in reversed(callers):
-        h.engine.leave(caller.chunk, caller)
+        caller.leave()
     h.settle()
     assert all(caller.outcomes == [] for caller in callers)
     assert h.backend.runs == []
@@ -125,12 +125,12 @@ def test_closing_a_session_tells_whoever_waits_and_frees_its_rows(running: bool)
     callers = [h.send(session, 1, [2]), h.send(session, 2, [3])]
     if running:
         h.start_run()
-    h.engine.end(session, SessionClosedError)
+    session.end(SessionClosedError)
     h.settle()
     assert all(isinstance(caller.error, SessionClosedError) for caller in callers)
     assert "after 1 steps" in str(callers[0].error)
     assert h.model.rows.used == 0
-    assert h.engine.queued == 0
+    assert h.engine.queue.chunks == 0
     assert isinstance(h.send(session, 1, [2]).error, SessionClosedError)
 
 
@@ -140,7 +140,7 @@ def test_closing_between_two_runs_of_a_long_chunk_frees_both_rows() -> None:
     caller = h.send(session, 0, [1, 2, 3, 4, 5])
     h.start_run()
     h.finish_run()
-    h.engine.end(session, SessionClosedError)
+    session.end(SessionClosedError)
     h.settle()
     assert isinstance(caller.error, SessionClosedError)
     assert h.model.rows.used == 0
@@ -183,7 +183,7 @@ def test_draining_finishes_what_is_queued_and_refuses_what_is_new() -> None:
     assert isinstance(refused.error, DrainingError)
     assert h.send(session, 0, [1]).answer == [1]
     with pytest.raises(DrainingError):
-        h.engine.check_open()
+        h.engine.rules.check_open()
 
 
 def test_a_chunk_beyond_the_limit_is_refused_with_the_limit() -> None:

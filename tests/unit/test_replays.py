@@ -1,5 +1,7 @@
 """Calls that carry a request id are answered, not done again."""
 
+import json
+
 import pytest
 
 from service import replays
@@ -39,3 +41,14 @@ def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(3):
         table.keep("me", f"id{k}", b"", k, 0.0)
     assert [table.find("me", f"id{k}", b"", 0.0) for k in range(3)] == [None, 1, 2]
+
+
+def test_after_a_restart_the_same_calls_get_the_same_answers_for_the_rest_of_their_hour() -> None:
+    before: Replays[int] = Replays()
+    before.keep("me", "id", b"content", 7, 100.0)
+    after: Replays[int] = Replays()
+    after.load(json.loads(json.dumps(before.dump(str, 160.0))), int, 5.0)  # another clock
+    assert after.find("me", "id", b"content", 5.0 + replays.REPLAY_S - 60.0) == 7
+    assert after.find("me", "id", b"content", 5.1 + replays.REPLAY_S - 60.0) is None
+    with pytest.raises(ContentDiffersError):
+        after.find("me", "id", b"other", 5.0)

@@ -9,7 +9,7 @@ from service.errors import (
     QueueFullError,
     WindowFullError,
 )
-from service.session import WINDOW_CHUNKS
+from service.kept import WINDOW_BYTES, WINDOW_CHUNKS
 from tests.fakes import Harness, sequential
 
 
@@ -90,7 +90,7 @@ def test_more_unacknowledged_answers_than_the_window_are_refused_before_anything
 def test_the_window_is_also_bounded_in_bytes() -> None:
     h = Harness(run_steps=4096)
     session = h.open()
-    session.kept_bytes = (1 << 20) - 4  # as if earlier answers filled all but one step
+    h.table.window_bytes[session.slot] = WINDOW_BYTES - 4  # as if earlier answers filled all but one step
     assert isinstance(h.send(session, 0, [1, 2]).error, WindowFullError)
     assert h.send(session, 0, [1]).outcomes == []
 
@@ -137,4 +137,4 @@ def test_the_queue_is_bounded() -> None:
     assert isinstance(callers[3].error, QueueFullError)
     h.settle()
     assert [caller.answer for caller in callers[:3]] == [[1], [1], [1]]
-    assert h.engine.queued == 0
+    assert h.engine.queue.chunks == 0

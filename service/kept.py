@@ -1,0 +1,222 @@
+"""Answers that were given and not yet acknowledged: `WINDOW_CHUNKS` places for each session. Pure.
+
+Answers of one step, the common case, are rows of an arena for each output; longer ones are blobs. Axes: n sessions of
+a batch, W places.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carousel.contract import Contract
+from carousel.wire.frames import NUMPY
+from service.rows import RowAllocator
+from service.sessions import Slots
+
+WINDOW_CHUNKS = 8
+WINDOW_BYTES = 1 << 20
+
+FREE = 0
+"""The end of no answer: the first step ends at 1."""
+_WINDOW = np.dtype((np.void, 8 * WINDOW_CHUNKS))
+
+Blobs = tuple[bytes, ...]
+Integers = NDArray[np.int64]
+
+
+class KeptChunk(NamedTuple):
+    """One answered chunk that may be asked for again."""
+
+    first: int
+    length: int
+    digest: int
+    place: int
+    """Row of the model's arenas, or, below 0, the key of a longer answer."""
+
+
+class KeptDump(NamedTuple):
+    """The kept answers of some sessions, one after the other, the oldest of each first."""
+
+    member: Integers
+    """Position of its session."""
+    ends: Integers
+    lengths: Integers
+    digests: Integers
+    outputs: list[NDArray[np.void]]
+    """For each output of the contract, its steps: `[sum of lengths]` items."""
+
+
+class _Arena:
+    """The answers of single steps of one model."""
+
+    def __init__(self, contract: Contract, limit_bytes: int) -> None:
+        self.step_bytes = step_bytes_of(contract)
+        self.rows = RowAllocator(max(1, limit_bytes // self.step_bytes), first=0)
+        # Pages of zeros cost nothing until an answer is kept in them. NumPy copies one item faster than many numbers.
+        sizes = [port.size * NUMPY[port.dtype].itemsize for port in contract.outputs]
+        self.items = [np.zeros(self.rows.capacity, np.dtype((np.void, size))) for size in sizes]
+
+
+class KeptAnswers:
+    """The kept answers of every session.
+
+    Args:
+        sessions: Slots of the session table.
+        contracts: Of every model, in the engine's order.
+        limit_bytes: Most bytes of all kept answers; admission sees to it.
+    """
+
+    def __init__(self, sessions: int, contracts: Sequence[Contract], limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.total_bytes = 0
+        """Bytes of all answers that are kept now."""
+        # One place after the other, as NumPy takes and puts single numbers fastest.
+        self._end = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
+        self._ends = self._end.view(_WINDOW)
+        self._length = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
+        self._digest = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
+        self._place = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
+        self._next = np.zeros(sessions, np.int64)
+        """Answers kept so far. They are forgotten in order, so the next one's place modulo W is free."""
+        self._arenas = [_Arena(contract, limit_bytes) for contract in contracts]
+        self._longer: dict[int, Blobs] = {}
+        self._keys = 0
+
+    def keep(
+        self,
+        model: int,
+        slots: Slots,
+        ends: Integers,
+        length: int,
+        digests: Integers,
+        outputs: tuple[NDArray[np.generic], ...],
+    ) -> None:
+        """Keep one answer for each slot; each has a place free. Slots are distinct, outputs `[n, length, *shape]`."""
+        arena = self._arenas[model]
+        if length == 1:
+            places = arena.rows.take(len(slots))
+            for kept, output in zip(arena.items, outputs, strict=True):
+                kept[places] = np.ascontiguousarray(output).reshape(-1).view(kept.dtype)
+        else:
+            places = np.array([self._keep_longer(blobs) for blobs in _blobs(outputs)], np.int64)
+        number = self._next[slots]
+        self._next[slots] = number + 1
+        at = slots * WINDOW_CHUNKS + number % WINDOW_CHUNKS
+        self._end[at], self._length[at] = ends, length
+        self._digest[at], self._place[at] = digests, places
+        self.total_bytes += len(slots) * length * arena.step_bytes
+
+    def release(self, model: int, slots: Slots, acknowledged: Integers) -> tuple[Integers, Integers] | None:
+        """Forget the answers of all steps below `acknowledged`. Slots are distinct and of one model.
+
+        Returns:
+            How many answers of each slot were forgotten, and their bytes; None: nothing was.
+        """
+        ends = self._of(slots)
+        ends *= ends <= acknowledged[:, None]
+        member, at = ends.nonzero()
+        if not len(member):
+            return None
+        arena, at = self._arenas[model], slots[member] * WINDOW_CHUNKS + at
+        self._end[at] = FREE
+        self._free(arena, self._place[at])
+        sizes = self._length[at] * arena.step_bytes
+        self.total_bytes -= int(np.add.reduce(sizes))
+        count = len(slots)
+        return np.bincount(member, minlength=count), np.bincount(member, sizes, count).astype(np.int64)
+
+    def forget_all(self, model: int, slot: int) -> None:
+        """The session is no more: nobody may ask again."""
+        self.release(model, np.array([slot]), np.array([np.iinfo(np.int64).max]))
+
+    def of(self, slot: int, acknowledged: int) -> list[KeptChunk]:
+        """What is kept for a session and not yet acknowledged, the oldest first."""
+        window = slice(slot * WINDOW_CHUNKS, (slot + 1) * WINDOW_CHUNKS)
+        columns = (self._end, self._length, self._digest, self._place)
+        held = zip(*(column[window].tolist() for column in columns), strict=True)
+        return [
+            KeptChunk(end - length, length, digest, place)
+            for end, length, digest, place in sorted(held)
+            if end > acknowledged
+        ]
+
+    def outputs(self, model: int, chunk: KeptChunk) -> Blobs:
+        """The answer itself, one blob for each output."""
+        if chunk.place < 0:
+            return self._longer[chunk.place]
+        return tuple(items[chunk.place].tobytes() for items in self._arenas[model].items)
+
+    def dump(self, model: int, slots: Slots) -> "KeptDump":
+        """Everything that is kept for some sessions of a model."""
+        ends = self._of(slots)
+        member, column = ends.nonzero()
+        order = np.lexsort((ends[member, column], member))
+        member, at = member[order], (slots[member] * WINDOW_CHUNKS + column)[order]
+        lengths, places = self._length[at], self._place[at]
+        starts, single = np.cumsum(lengths) - lengths, places >= 0
+        outputs = []
+        for port, items in enumerate(self._arenas[model].items):
+            steps = np.empty(int(lengths.sum()), items.dtype)
+            steps[starts[single]] = items[places[single]]
+            for start, length, key in np.stack([starts, lengths, places], axis=1)[~single].tolist():
+                steps[start : start + length] = np.frombuffer(self._longer[key][port], items.dtype)
+            outputs.append(steps)
+        return KeptDump(member, self._end[at], lengths, self._digest[at], outputs)
+
+    def load(self, model: int, slots: Slots, dump: "KeptDump") -> tuple[Integers, Integers]:
+        """Keep what `dump` gave, for the same sessions in new slots.
+
+        Returns:
+            How many answers of each slot are kept, and their bytes.
+        """
+        arena, count = self._arenas[model], len(slots)
+        chunks = np.bincount(dump.member, minlength=count)
+        number = np.arange(len(dump.member)) - (np.cumsum(chunks) - chunks)[dump.member]
+        at = slots[dump.member] * WINDOW_CHUNKS + number
+        starts, single = np.cumsum(dump.lengths) - dump.lengths, dump.lengths == 1
+        places = np.zeros(len(at), np.int64)
+        places[single] = rows = arena.rows.take(int(np.count_nonzero(single)))
+        for items, steps in zip(arena.items, dump.outputs, strict=True):
+            items[rows] = steps.view(items.dtype)[starts[single]]
+        for k in (~single).nonzero()[0].tolist():
+            part = slice(int(starts[k]), int(starts[k] + dump.lengths[k]))
+            places[k] = self._keep_longer(
+                tuple(
+                    steps.view(items.dtype)[part].tobytes()
+                    for items, steps in zip(arena.items, dump.outputs, strict=True)
+                )
+            )
+        self._end[at], self._length[at] = dump.ends, dump.lengths
+        self._digest[at], self._place[at] = dump.digests, places
+        self._next[slots] = chunks
+        sizes = np.bincount(dump.member, dump.lengths * arena.step_bytes, count).astype(np.int64)
+        self.total_bytes += int(sizes.sum())
+        return chunks, sizes
+
+    def _of(self, slots: Slots) -> Integers:
+        """The ends of all answers of some sessions, `[n, W]`: a copy."""
+        ends: Integers = self._ends[slots].view(np.int64).reshape(-1, WINDOW_CHUNKS)
+        return ends
+
+    def _free(self, arena: _Arena, places: Integers) -> None:
+        if len(self._longer) and np.count_nonzero(places < 0):
+            for key in places[places < 0].tolist():
+                del self._longer[key]
+            places = places[places >= 0]
+        arena.rows.give(places)
+
+    def _keep_longer(self, blobs: Blobs) -> int:
+        self._keys -= 1
+        self._longer[self._keys] = blobs
+        return self._keys
+
+
+def step_bytes_of(contract: Contract) -> int:
+    """Bytes of the answer to one step."""
+    return sum(port.size * NUMPY[port.dtype].itemsize for port in contract.outputs)
+
+
+def _blobs(outputs: tuple[NDArray[np.generic], ...]) -> list[Blobs]:
+    return [tuple(output[k].tobytes() for output in outputs) for k in range(len(outputs[0]))]

@@ -1,0 +1,19 @@
+"""What the engine takes at once."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the engine takes at once."""
+
+    sessions: int
+    queue_chunks: int
+    batch_chunks: int
+    run_steps: int
+    kept_bytes: int
+    inline_s: float
+    """A run that will be shorter is made on the event-loop thread when nothing else is ready: changing threads would
+    take longer."""
+    slow_run_s: float = float("inf")
+    """Runs that take longer are logged."""

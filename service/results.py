@@ -1,0 +1,151 @@
+"""What a run gave, session by session: committed, or nothing at all. On the event-loop thread alone.
+
+Row, index and kept answer change in `Results._commit` and nowhere else, without an await, before anybody is answered.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.cohort import Array, Cohort
+from service.errors import IndexUnexpectedError, ServiceError, StateNotFiniteError
+from service.kept import KeptAnswers
+from service.metrics import ModelMetrics
+from service.queue import ChunkQueue, Link
+from service.repository import ServedModel
+from service.sessions import SessionTable, micro
+
+
+class Ready(Protocol):
+    """Takes cohorts whose next steps may run."""
+
+    def add(self, cohort: Cohort) -> None:
+        """It may run."""
+        ...
+
+
+class Results:
+    """Applies results to the session table, the queue, the kept answers and the ownership of rows."""
+
+    def __init__(
+        self,
+        served: Sequence[ServedModel],
+        table: SessionTable,
+        queue: ChunkQueue,
+        kept: KeptAnswers,
+        ready: Ready,
+        metrics: Sequence[ModelMetrics],
+        clock: Callable[[], float],
+    ) -> None:
+        self._served = served
+        self._table = table
+        self._queue = queue
+        self._kept = kept
+        self._ready = ready
+        self._metrics = metrics
+        self._clock = clock
+
+    def advance(
+        self, cohort: Cohort, steps: int, outputs: tuple[Array, ...], finite: NDArray[np.bool_] | None
+    ) -> None:
+        """Take one cohort's result."""
+        alive = self._table.serial[cohort.slots] == cohort.serials
+        cohort.parts.append(outputs)
+        begin, cohort.done = cohort.done, cohort.done + steps
+        if finite is not None or np.count_nonzero(alive) < len(cohort):
+            self._weed(cohort, ~alive, alive & ~finite if finite is not None else ~alive & alive, begin)
+        if not len(cohort):
+            return
+        if cohort.done == cohort.length:
+            self._commit(cohort)
+        else:
+            # A copy, or a chunk of many runs would keep the whole output of each.
+            cohort.parts[-1] = tuple(output.copy() for output in cohort.parts[-1])
+            self._ready.add(cohort)
+
+    def _commit(self, cohort: Cohort) -> None:
+        model, slots = self._served[cohort.model], cohort.slots
+        ends, outputs = cohort.firsts + cohort.length, cohort.outputs()
+        self._keep(cohort, ends, outputs)
+        table = self._table
+        model.give(table.row[slots])
+        table.row[slots] = cohort.rows
+        table.next_index[slots] = ends
+        table.acknowledged[slots] = np.maximum(table.acknowledged[slots], cohort.acknowledged)
+        table.used_us[slots] = micro(self._clock())
+        last = table.job[slots]
+        table.job[slots] = last * (last != cohort.number)
+        for later in self._queue.commit(cohort):
+            self._ready.add(later)
+        metrics = self._metrics[cohort.model]
+        metrics.chunks.inc(len(cohort))
+        metrics.steps.inc(len(cohort) * cohort.length)
+        cohort.answer(outputs)
+
+    def _keep(self, cohort: Cohort, ends: NDArray[np.int64], outputs: tuple[Array, ...]) -> None:
+        slots, digests = cohort.slots, cohort.digests
+        if cohort.numbered is not None:
+            named = cohort.numbered
+            slots, ends, digests = slots[named], ends[named], digests[named]
+            outputs = tuple(output[named] for output in outputs)
+        if len(slots):
+            self._kept.keep(cohort.model, slots, ends, cohort.length, digests, outputs)
+
+    # -- chunks that come to nothing ------------------------------------------------------------------------------
+
+    def _weed(self, cohort: Cohort, gone: NDArray[np.bool_], sick: NDArray[np.bool_], begin: int) -> None:
+        """Take out members whose session has ended, or whose new state is not finite."""
+        self._metrics[cohort.model].not_finite.inc(int(sick.sum()))
+        for member in np.flatnonzero(gone).tolist():
+            self._give_row(cohort, member)
+            for waiter in list(cohort.waiters(member)):
+                waiter.caller.refused(waiter.position, waiter.caller.gone(waiter.position))
+            self._queue.abandon(cohort, member)
+        steps = [(int(first) + begin, int(first) + cohort.done - 1) for first in cohort.firsts]
+        for member in np.flatnonzero(sick).tolist():
+            span = "steps {} to {}".format(*steps[member])
+            error = StateNotFiniteError(f"{span} would make the state NaN or infinite; nothing was applied")
+            self.fail(cohort, [member], error)
+        cohort.shrink()
+
+    def fail(self, cohort: Cohort, members: Sequence[int], error: ServiceError) -> None:
+        """Started chunks came to nothing: what was queued behind them has a gap before it."""
+        for member in members:
+            slot = int(cohort.slots[member])
+            self._give_row(cohort, member)
+            if self._table.serial[slot] != cohort.serials[member]:
+                self._queue.abandon(cohort, member)
+                cohort.refuse(member, error)
+                continue
+            links = self._queue.chain(slot)
+            self._queue.drop(slot, links)
+            cohort.refuse(member, error)
+            self._refuse_later(links, "failed")
+
+    def take_back(self, cohort: Cohort) -> int:
+        """Drop the members of a queued cohort that nobody waits for; returns how many chunks that were in all."""
+        dropped = 0
+        for member in range(len(cohort)):
+            if cohort.is_dropped(member) or next(cohort.waiters(member), None) is not None:
+                continue
+            slot = int(cohort.slots[member])
+            links = self._queue.chain(slot)
+            links = links[next(k for k, (queued, _) in enumerate(links) if queued is cohort) :]
+            self._queue.drop(slot, links)
+            self._refuse_later(links, "was cancelled")
+            dropped += len(links)
+        return dropped
+
+    @staticmethod
+    def _refuse_later(links: list[Link], trouble: str) -> None:
+        expected = int(links[0][0].firsts[links[0][1]])
+        for cohort, member in links[1:]:
+            message = (
+                f"first index: expected {expected}, got {cohort.firsts[member]} (an earlier chunk {trouble})"
+            )
+            cohort.refuse(member, IndexUnexpectedError(message, expected))
+
+    def _give_row(self, cohort: Cohort, member: int) -> None:
+        self._served[cohort.model].rows.give(cohort.rows[member : member + 1])

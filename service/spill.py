@@ -1,0 +1,148 @@
+"""More sessions than memory: the rows of sessions that were idle longest move to a file when rows run short.
+
+A session whose row is below 0 is spilled; its next run reads the file instead of the arena and writes an arena row, so
+that nothing has to be brought back before. The file is as large as all rows, but sparse, and not durable.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from service.rows import INITIAL_ROW, RowAllocator
+from service.sessions import FREE, SessionTable, Slots
+
+if TYPE_CHECKING:
+    from service.repository import ServedModel
+
+RETRY_S = 0.1
+"""Pause after rows could not be written, or none was idle."""
+SPILL_ROWS = 1024
+"""Rows that leave at once, if an eighth of all is not less."""
+RESERVE_BYTES = 1 << 20
+"""Disk space that is asked for at once."""
+SCAN_SLOTS = 1 << 16
+"""Sessions looked at before the loop turns to others: the idlest of them leave, not of all."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SpillFile:
+    """Places for rows in a file of its own, made anew by every server.
+
+    Args:
+        path: Written over.
+        places: As many as there can be sessions.
+        resident: Rows of the arena beyond which idle ones leave.
+    """
+
+    def __init__(self, path: Path, places: int, resident: int) -> None:
+        self.resident = resident
+        self.places = RowAllocator(places, first=0)
+        self._path = path
+        self._places = places
+        self._file: IO[bytes] | None = None
+        self._item_bytes = self._reserved = 0
+
+    def open(self, item: np.dtype[Any]) -> NDArray[np.void]:
+        """The file as an array of rows.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        # A new file, not the old one cut short: somebody may still have states in that.
+        self._path.unlink(missing_ok=True)
+        self._file = self._path.open("x+b", buffering=0)
+        self._item_bytes = item.itemsize
+        return np.memmap(self._file, item, "w+", shape=(self._places,))
+
+    def reserve(self, places: NDArray[np.int64]) -> None:
+        """Make the disk have room for these places.
+
+        A mapped page that finds the disk full ends the process; a write says so.
+
+        Raises:
+            OSError: it has not.
+        """
+        assert self._file is not None
+        end = (int(places.max()) + 1) * self._item_bytes
+        if end > self._reserved:
+            end = min(-(-end // RESERVE_BYTES) * RESERVE_BYTES, self._places * self._item_bytes)
+            self._file.seek(self._reserved)
+            if self._file.write(bytes(end - self._reserved)) < end - self._reserved:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            self._reserved = end
+
+    def close(self) -> None:
+        """Remove the file: it means nothing without its server."""
+        self._path.unlink(missing_ok=True)
+        if self._file is not None:
+            self._file.close()
+
+
+class Move(NamedTuple):
+    """Rows that are on their way to the file."""
+
+    model: "ServedModel"
+    slots: Slots
+    serials: Slots
+    rows: Slots
+    places: Slots
+
+    def job(self) -> None:
+        """Copy them; for the thread that owns rows."""
+        self.model.backend.spill(self.rows, self.places)
+
+
+class Spilling:
+    """Decides which rows leave, and when."""
+
+    def __init__(self, table: SessionTable, served: "Sequence[ServedModel]") -> None:
+        self._table = table
+        self._served = served
+        self._hand = 0
+        self._not_before = 0.0
+
+    def next_move(self, now: float) -> Move | None:
+        """Rows that should leave before the next run; None while there is room."""
+        for model in self._served:
+            if model.spill is None or model.rows.used <= model.spill.resident or now < self._not_before:
+                continue
+            # Some at once, so that the table is not searched again for every session that comes back.
+            slots = self._idlest(model.number, max(1, min(SPILL_ROWS, model.spill.resident // 8)))
+            if len(slots):
+                places = model.spill.places.take(len(slots))
+                return Move(model, slots, self._table.serial[slots], self._table.row[slots], places)
+            self._not_before = now + RETRY_S
+        return None
+
+    def moved(self, move: Move, failed: Exception | None, now: float) -> None:
+        """The copies are made: the sessions that have not moved since have their rows in the file from now on."""
+        model, slots, serials, rows, places = move
+        left = (self._table.serial[slots] == serials) & (self._table.row[slots] == rows)
+        if failed is not None:
+            _log.error("spill_failed", model=model.key, rows=len(rows), exc_info=failed)
+            self._not_before, left = now + RETRY_S, np.zeros(len(slots), np.bool_)
+        self._table.row[slots[left]] = -1 - places[left]
+        model.give(np.concatenate([rows[left], -1 - places[~left]]))
+
+    def _idlest(self, model: int, count: int) -> Slots:
+        """Sessions with a row and nothing queued, idle longer than others near them in the table."""
+        table, end = self._table, self._table.used_slots
+        for _ in range(1 + -(-end // SCAN_SLOTS)):  # once more: it begins in the middle
+            start = self._hand if self._hand < end else 0
+            part = slice(start, min(start + SCAN_SLOTS, end))
+            self._hand = part.stop
+            can_leave = (table.row[part] > INITIAL_ROW) & (table.job[part] == 0)
+            can_leave &= (table.serial[part] != FREE) & (table.model[part] == model)
+            slots: Slots = can_leave.nonzero()[0] + start
+            if len(slots) > count:
+                slots = slots[np.argpartition(table.used_us[slots], count)[:count]]
+            if len(slots):
+                return slots
+        return np.empty(0, np.int64)
