@@ -45,6 +45,7 @@ class Engine:
         metrics: Metrics,
         clock: Callable[[], float],
         soon: Callable[[Callable[[], None]], object],
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self.models = models
         self.served: Sequence[ServedModel] = list(models.values())
@@ -68,6 +69,7 @@ class Engine:
             self.served, self.table, self.queue, self.kept, self._scheduler, self._of_model, clock
         )
         self._soon = soon
+        self._later = later
         self._groups: dict[int, Group] = {}
         self._running = False
         self._running_since = 0.0
@@ -172,6 +174,9 @@ class Engine:
         self._pumping = False
         self.admit_offered()
         if self._running or self._stopped or self._leave_room():
+            return
+        if not self._idle and (wait := self._scheduler.wait(self.clock(), self.limits.queue_delay_s)):
+            self._later(wait, self._pump_soon)
             return
         batch = self._scheduler.next_batch()
         while batch is not None and self._turn_away(batch):

@@ -15,5 +15,7 @@ class Limits:
     inline_s: float
     """A run that will be shorter is made on the event-loop thread when nothing else is ready: changing threads would
     take longer."""
+    queue_delay_s: float = 0.0
+    """How long a batch that is not full may wait for more chunks."""
     slow_run_s: float = float("inf")
     """Runs that take longer are logged."""

@@ -37,6 +37,17 @@ class Scheduler:
         """Whether nothing is ready, but perhaps cohorts that were dropped."""
         return not any(self._queues.values())
 
+    def wait(self, now: float, delay: float) -> float:
+        """How long the next batch may wait for more chunks, when none waits longer than `delay` for a first run."""
+        ready = [queue[0] for queue in self._queues.values() if queue]
+        if not delay or not ready:
+            return 0.0
+        oldest = min(ready, key=lambda entry: entry[0])[1]
+        together = sum(len(cohort) for queue in self._queues.values() for _, cohort in queue)
+        if oldest.started or together >= self.batch_chunks:
+            return 0.0
+        return max(0.0, oldest.queued_at + delay - now)
+
     def next_batch(self) -> Batch | None:
         """What to run now; None if nothing is ready. Members dropped in the meantime are left out."""
         for queue in self._queues.values():

@@ -175,7 +175,9 @@ def _load_models(settings: Settings) -> dict[str, ServedModel]:
 async def _open(settings: Settings, models: Mapping[str, ServedModel], dispatcher: Dispatcher) -> Server:
     loop = asyncio.get_running_loop()
     metrics, readiness = Metrics(), Readiness()
-    engine = Engine(models, _limits(settings), dispatcher, metrics, loop.time, loop.call_soon)
+    engine = Engine(
+        models, _limits(settings), dispatcher, metrics, loop.time, loop.call_soon, loop.call_later
+    )
     add_gauges(metrics, engine, readiness)
     http = _open_http(settings, metrics, readiness)
     try:
@@ -220,6 +222,7 @@ def _limits(settings: Settings) -> Limits:
         run_steps=settings.run_steps,
         kept_bytes=settings.max_kept_bytes,
         inline_s=INLINE_S,
+        queue_delay_s=settings.queue_delay_s,
         slow_run_s=settings.slow_run_s,
     )
 

@@ -114,25 +114,30 @@ class Harness:
         run_steps: int = 4,
         kept_bytes: int = 1 << 20,
         inline_s: float = 0.0,
+        queue_delay_s: float = 0.0,
         resident: int | None = None,
         lineage: str = "fake",
     ) -> None:
         """Make an engine; with `resident`, idle rows beyond so many go to a file."""
         self.now = 0.0
         self.soon: deque[Callable[[], None]] = deque()
+        self.timers: list[tuple[float, Callable[[], None]]] = []
         self.jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         rows = 1 + (sessions if resident is None else resident) + 2 * queue_chunks
         self.backend = FakeBackend(rows, sessions)
         self.spill = None if resident is None else SpillFile(Path("never made"), sessions, resident)
-        self.model = ServedModel("fake", "1", contract(lineage), self.backend, RowAllocator(rows), 0, self.spill)
+        self.model = ServedModel(
+            "fake", "1", contract(lineage), self.backend, RowAllocator(rows), 0, self.spill
+        )
         self.metrics = Metrics()
         self.engine = Engine(
             {self.model.key: self.model},
-            Limits(sessions, queue_chunks, batch, run_steps, kept_bytes, inline_s),
+            Limits(sessions, queue_chunks, batch, run_steps, kept_bytes, inline_s, queue_delay_s),
             lambda job, done: self.jobs.append((job, done)),
             self.metrics,
             lambda: self.now,
             self.soon.append,
+            lambda delay, callback: self.timers.append((self.now + delay, callback)),
         )
         self.table = self.engine.table
 
@@ -169,6 +174,14 @@ class Harness:
         caller = self.offer(session, first, inputs, acknowledged)
         self.engine.admit_offered()
         return caller
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        due = [callback for when, callback in self.timers if when <= self.now]
+        self.timers = [(when, callback) for when, callback in self.timers if when > self.now]
+        for callback in due:
+            callback()
 
     def turn(self) -> bool:
         """One callback of the loop, or else one job of the dispatcher; False if there is neither."""

@@ -164,6 +164,7 @@ async def test_whoever_gets_the_slot_of_a_quiet_session_keeps_what_is_his(
         h.metrics,
         lambda: h.now,
         h.soon.append,
+        lambda delay, callback: h.timers.append((h.now + delay, callback)),
     )
     h.table = h.engine.table
     quiet = [h.open() for _ in range(3)]
