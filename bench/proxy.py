@@ -17,6 +17,7 @@ class _Connection:
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.swallows = False
+        self.frozen = False
         self._ends = (client, server)
 
     def reset(self) -> None:
@@ -71,6 +72,11 @@ class CuttableProxy:
         for connection in self._live:
             connection.swallows = True
 
+    def freeze(self) -> None:
+        """Forward nothing more on the present connections, in no direction, and close neither end."""
+        for connection in self._live:
+            connection.frozen = True
+
     def cut(self) -> None:
         """Reset the present connections. New ones work, and swallow nothing."""
         for connection in self._live:
@@ -92,7 +98,7 @@ class CuttableProxy:
         self._live.add(connection)
         try:
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._requests(from_client, to_server))
+                pumps.create_task(self._requests(from_client, to_server, connection))
                 pumps.create_task(self._answers(from_server, to_client, connection))
         except* OSError:
             pass  # one side is gone; the other is told below
@@ -100,17 +106,20 @@ class CuttableProxy:
             self._live.discard(connection)
             connection.close()
 
-    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection
+    ) -> None:
         while data := await reader.read(READ_BYTES):
-            writer.write(data)
-            await writer.drain()
+            if not connection.frozen:
+                writer.write(data)
+                await writer.drain()
         writer.write_eof()
 
     async def _answers(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection
     ) -> None:
         while data := await reader.read(READ_BYTES):
-            if not connection.swallows:
+            if not connection.swallows and not connection.frozen:
                 writer.write(data)
                 await writer.drain()
         writer.write_eof()

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from carousel.errors import CarouselError
 
 METADATA_KEY = "carousel.contract"
-FORMAT = 1
+FORMAT = 2
+_SINCE_2 = frozenset({"arena", "runs_on", "precision", "batch_dependent", "observed"})
+"""Keys that no document of format 1 has."""
 
 DType = Literal["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
@@ -102,13 +104,34 @@ class Provenance(_Part):
     """UTC, ISO 8601."""
 
 
+class Arena(_Part):
+    """The int64 inputs `[B]` that say which rows of the planes `[N, size]` a run reads and which it writes.
+
+    A run writes rows that it does not read, so that it can fail or be repeated; the caller then says which are current.
+    No row is written twice in a run, and none is negative: the graph would take it from the end.
+    """
+
+    read_rows: Name
+    write_rows: Name
+
+
+class Observed(_Part):
+    """The float32 output `[B, len(statistics)]` with what the gates did in a run, a mean over each row's steps."""
+
+    output: Name
+    statistics: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """What each number is, such as `layer0.forget.mean`."""
+
+
 class Contract(_Part):
     """What a step graph promises. The service learns everything about a model from here."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
+    """The oldest that says everything: releases that read format 1 alone go on reading most models."""
     kind: Literal["step"] = "step"
-    form: Literal["rows"] = "rows"
-    """Rows: state planes go in and come out, gathered and scattered outside the graph."""
+    form: Literal["rows", "arena"] = "rows"
+    """Rows: state planes `[B, size]` go in and come out, gathered and scattered outside the graph.
+    Arena: planes `[N, size]` of all sessions go in and come out in the same memory, some of their rows changed."""
     task: Name
     recurrence: Name
     """For people: which cell, how many layers. The service never looks at it."""
@@ -126,13 +149,28 @@ class Contract(_Part):
     """Whether results were shown to be bit-identical for any batch-mates, batch size and chunking (CPU)."""
     signature: Signature
     provenance: Provenance = Provenance()
+    arena: Arena | None = None
+    """Of the arena form."""
+    runs_on: Literal["cpu", "cuda"] = "cpu"
+    """cuda: every operator has a kernel in ONNX Runtime's CUDA provider."""
+    precision: Literal["fp32", "fp16", "int8-weights", "int8-dynamic"] = "fp32"
+    """Of the arithmetic; planes and ports are what they say, whatever it is."""
+    batch_dependent: bool = False
+    """Whether batch-mates change a session's results by more than rounding does."""
+    observed: Observed | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         names = [port.name for port in (*self.inputs, *self.outputs)]
         names += [self.lengths, *(p.input for p in self.planes), *(p.output for p in self.planes if p.output)]
+        names += [] if self.arena is None else [self.arena.read_rows, self.arena.write_rows]
+        names += [] if self.observed is None else [self.observed.output]
         if len(set(names)) != len(names):
             raise ValueError(f"a name is used twice among {sorted(names)}")
+        if (self.form == "arena") != (self.arena is not None):
+            raise ValueError(f"form {self.form} {'without' if self.arena is None else 'with'} an arena")
+        if self.format == 1 and (newer := sorted(_SINCE_2 & self.model_dump(exclude_defaults=True).keys())):
+            raise ValueError(f"{newer[0]} needs format 2")
         if sum(segment.size for segment in self.segments) != self.state_size:
             raise ValueError(f"segments do not add up to the state size {self.state_size}")
         if self.initial is not None and len(self.initial) != self.state_size:
@@ -152,7 +190,7 @@ class Contract(_Part):
 
     def to_json(self) -> str:
         """The document as it is stored in the ONNX file."""
-        return self.model_dump_json()
+        return self.model_dump_json(exclude=set(_SINCE_2) if self.format == 1 else None)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -165,8 +203,8 @@ class Contract(_Part):
             found = json.loads(text).get("format")
         except (ValueError, AttributeError) as error:
             raise ContractError("the contract is not a JSON object") from error
-        if found != FORMAT:
-            raise ContractError(f"the contract has format {found!r}, this release reads format {FORMAT}")
+        if found not in range(1, FORMAT + 1):
+            raise ContractError(f"the contract has format {found!r}, this release reads format 1 to {FORMAT}")
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

@@ -17,15 +17,31 @@ class TensorType(NamedTuple):
 
 
 def graph_inputs(contract: Contract) -> dict[str, TensorType]:
-    """Ports `[B, T, *shape]`, then `lengths [B]`, then the state planes `[B, size]`."""
-    planes = {plane.input: TensorType(plane.dtype, ("B", plane.size)) for plane in contract.planes}
-    return {**_ports(contract.inputs), contract.lengths: TensorType("int32", ("B",)), **planes}
+    """Ports `[B, T, *shape]`, then `lengths [B]`, then the state planes `[B, size]`.
+
+    In the arena form the planes are `[N, size]`, and the rows read and written `[B]` come after them.
+    """
+    planes = {
+        plane.input: TensorType(plane.dtype, (_rows(contract), plane.size)) for plane in contract.planes
+    }
+    arena = contract.arena
+    rows = [] if arena is None else [arena.read_rows, arena.write_rows]
+    return {
+        **_ports(contract.inputs),
+        contract.lengths: TensorType("int32", ("B",)),
+        **planes,
+        **dict.fromkeys(rows, TensorType("int64", ("B",))),
+    }
 
 
 def graph_outputs(contract: Contract) -> dict[str, TensorType]:
-    """Ports `[B, T, *shape]`, then the next state of every plane that is written."""
-    planes = {p.output: TensorType(p.dtype, ("B", p.size)) for p in contract.planes if p.output}
-    return {**_ports(contract.outputs), **planes}
+    """Ports `[B, T, *shape]`, then the next state of every plane that is written, then what is observed `[B, K]`."""
+    planes = {p.output: TensorType(p.dtype, (_rows(contract), p.size)) for p in contract.planes if p.output}
+    outputs = {**_ports(contract.outputs), **planes}
+    if contract.observed is not None:
+        shape = ("B", len(contract.observed.statistics))
+        outputs[contract.observed.output] = TensorType("float32", shape)
+    return outputs
 
 
 def disagreements(
@@ -54,6 +70,10 @@ def _same(promised: TensorType | None, found: TensorType | None) -> bool:
         [size if isinstance(size, int) else None for size in tensor.shape] for tensor in (promised, found)
     ]
     return promised.dtype == found.dtype and fixed[0] == fixed[1]
+
+
+def _rows(contract: Contract) -> str:
+    return "B" if contract.form == "rows" else "N"
 
 
 def _ports(ports: tuple[Port, ...]) -> dict[str, TensorType]:

@@ -4,6 +4,7 @@ carousel bench serve   rate, processor time and latency against a bare gRPC echo
 carousel bench engine  short steps beside long chunks, batches of mixed length against padding, a restart with many sessions
 carousel bench peers   rate and latency against MLServer, TorchServe and the KServe SDK, which `make peers` sets up
 carousel bench train   time of a pass over time against torch.nn.LSTM; memory and time of gradient checkpointing
+carousel bench export  time of every recurrence as a graph against the fused LSTM, per multiply-add
 
 Nothing else should run meanwhile. Prints Markdown tables and writes every measurement to a JSON file; of the service
 it draws a picture beside that.
@@ -21,7 +22,9 @@ PEERS = ("mlserver", "torchserve", "kserve")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    what = parser.add_subparsers(dest="what", required=True, metavar="serve | engine | peers | train")
+    what = parser.add_subparsers(
+        dest="what", required=True, metavar="serve | engine | peers | train | export"
+    )
     serve = what.add_parser("serve", help="against what the service stands on")
     engine = what.add_parser("engine", help="sessions beside each other, and a restart")
     engine.add_argument(
@@ -40,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON (default: bench-train.json)",
     )
+    export = what.add_parser("export", help="every recurrence as a graph, on one thread")
+    export.add_argument(
+        "--out",
+        type=Path,
+        default=Path("bench-export.json"),
+        metavar="FILE",
+        help="JSON (default: bench-export.json)",
+    )
     for one, out in ((serve, "bench-serve.json"), (engine, "bench-engine.json"), (peers, "bench-peers.json")):
         one.add_argument(
             "--runs", type=int, default=5, metavar="N", help="pairs of measurements (default: 5)"
@@ -50,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and report."""
-    return {"serve": _serve, "engine": _engine, "peers": _peers, "train": _train}[args.what](args)
+    runs = {"serve": _serve, "engine": _engine, "peers": _peers, "train": _train, "export": _export}
+    return runs[args.what](args)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -96,6 +108,13 @@ def _engine(args: argparse.Namespace) -> int:
         tell("3 of 3: drain and restart")
         ratios += drain_and_restart(models, args.runs, args.sessions)
     _report(ratios, args.out)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from cli import bench_export
+
+    bench_export.run(args.out)
     return 0
 
 

@@ -8,12 +8,8 @@ and single steps have to agree bit for bit before the model may promise it. What
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cli.table import print_table
-
-if TYPE_CHECKING:
-    from export.report import Check, Verification
+from cli.checks import print_checks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +26,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--version", type=int, help="version to write, one that does not exist yet (default: the next)"
     )
+    parser.add_argument(
+        "--for",
+        dest="target",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where it is to run: with cuda the rows of all sessions stay on the device (default: cpu)",
+    )
+    parser.add_argument(
+        "--observe", action="store_true", help="add what the gates do as an output, for the service's metrics"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8-weights", "int8-dynamic"),
+        default="fp32",
+        help="of the arithmetic; less than fp32 is measured on the held-out text (default: fp32)",
+    )
+    parser.add_argument(
+        "--allow-batch-dependent",
+        action="store_true",
+        help="let sessions change each other's results, as int8-dynamic does",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,39 +57,19 @@ def run(args: argparse.Namespace) -> int:
     """
     from cli.progress import waiting
     from export.door import VerificationError, export_checkpoint
+    from export.options import Options
     from model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(args.checkpoint)
     try:
         with waiting("verifying"):
-            exported = export_checkpoint(checkpoint, args.out, args.version)
+            options = Options(args.target, args.observe, args.precision, args.allow_batch_dependent)
+            exported = export_checkpoint(checkpoint, args.out, args.version, options)
     except VerificationError as error:
-        _show(error.verification)
+        print_checks(error.verification)
         raise
-    _show(exported.verification)
+    print_checks(exported.verification)
     promise = "bit-identical" if exported.contract.invariant else "NOT bit-identical"
     print(f"\nwrote {exported.file} ({exported.file.stat().st_size / 1e6:.1f} MB)")
     print(f"results are {promise} for any batch and any chunking on a CPU")
     return 0
-
-
-def _show(verification: "Verification") -> None:
-    checks = (*verification.required, *verification.invariance)
-    print_table(
-        [
-            ("check", "measured", "allowed", "result", ""),
-            *((c.check, _number(c.measured), _number(c.allowed), _result(c), c.detail) for c in checks),
-        ]
-    )
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.1e}"
-
-
-def _result(check: "Check") -> str:
-    if check.allowed is None:
-        return "told"
-    return "passed" if check.passed else "FAILED"

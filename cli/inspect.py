@@ -33,12 +33,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from export.file import read_model
     from export.repository import find_model
+    from export.warnings import warnings
 
     found = read_model(find_model(args.model))
     if args.json:
-        print(json.dumps(found.contract.model_dump(mode="json"), indent=2))
+        print(json.dumps(json.loads(found.contract.to_json()), indent=2))
     else:
         _show(found)
+        print()
+        print_table([("warning", line) for line in warnings(found)] or [("warnings", "none")])
     return 0
 
 
@@ -79,6 +82,8 @@ def _promises(contract: "Contract") -> list[tuple[str, str]]:
         ("start", "zeros" if contract.initial is None else "a row in the contract"),
         ("lengths", f"{contract.lengths}, 1 to {contract.max_steps} steps"),
         ("invariant", invariant),
+        ("made for", f"{contract.runs_on}, {contract.precision}"),
+        ("observed", ", ".join(contract.observed.statistics) if contract.observed else "nothing"),
         ("signature", f"layout {contract.signature.layout}, lineage {contract.signature.lineage}"),
     ]
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model from a recipe",
     "export": "turn a checkpoint into a verified, stateful ONNX model",
     "inspect": "show what a model promises",
+    "verify": "hold a model file against what it promises",
     "describe-cells": "show what each recurrent cell costs",
     "serve": "serve a repository of models over gRPC",
     "stream": "drive a session on a running service",

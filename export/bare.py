@@ -5,7 +5,9 @@ import torch
 
 from carousel.contract import Contract, Port, Signature, layout_hash
 from export.draft import Draft
-from export.lstm import add_lstm, lstm_state
+from export.layers import Cells, add_layers, initial_row, recurrence_of, state_parts
+from export.options import PLAIN, Options
+from export.promises import written_so
 from export.row import join_row, lay_out, plane_of, split_row
 from model.cells.lstm import LSTM
 
@@ -13,7 +15,7 @@ SEED = 0
 
 
 def bare_lstm(input_size: int, hidden_size: int, layers: int) -> onnx.ModelProto:
-    """Draw the step graph of an untrained LSTM: `x [B, T, I]` to `y [B, T, H]`. It promises nothing it was not measured for.
+    """Draw the step graph of an untrained LSTM; see `bare_model`.
 
     Args:
         input_size: I.
@@ -22,12 +24,24 @@ def bare_lstm(input_size: int, hidden_size: int, layers: int) -> onnx.ModelProto
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        cells = [LSTM(hidden_size if layer else input_size, hidden_size) for layer in range(layers)]
-    segments = lay_out(lstm_state(cells))
-    inputs = (Port(name="x", dtype="float32", shape=(input_size,)),)
-    outputs = (Port(name="y", dtype="float32", shape=(hidden_size,)),)
-    recurrence, planes = f"lstm x {layers}", (plane_of(segments),)
+        return bare_model(
+            [LSTM(hidden_size if layer else input_size, hidden_size) for layer in range(layers)]
+        )
+
+
+def bare_model(cells: Cells, options: Options = PLAIN) -> onnx.ModelProto:
+    """Draw the step graph of some layers: `x [B, T, I]` to `y [B, T, H]`. It promises nothing it was not measured for.
+
+    Args:
+        cells: One a layer, each fed by the one before.
+        options: How to write the graph; it is not observed.
+    """
+    segments = lay_out(state_parts(cells))
+    inputs = (Port(name="x", dtype="float32", shape=(cells[0].input_size,)),)
+    outputs = (Port(name="y", dtype="float32", shape=(cells[-1].hidden_size,)),)
+    recurrence, planes = recurrence_of(cells), (plane_of(segments),)
     contract = Contract(
+        **written_so(options, ()),
         task="none",
         recurrence=recurrence,
         inputs=inputs,
@@ -35,15 +49,16 @@ def bare_lstm(input_size: int, hidden_size: int, layers: int) -> onnx.ModelProto
         lengths="lengths",
         planes=planes,
         segments=segments,
+        initial=initial_row(cells),
         invariant=False,
         signature=Signature(
             layout=layout_hash(recurrence, inputs, outputs, planes, segments), lineage="untrained"
         ),
     )
-    draft = Draft()
-    split_row(draft, segments)
-    draft.node("Transpose", ["x"], ["x_TBI"], perm=[1, 0, 2])
-    y_TBH = add_lstm(draft, cells, "x_TBI", contract.lengths)
-    draft.node("Transpose", [y_TBH], ["y"], perm=[1, 0, 2])
-    join_row(draft, segments)
+    draft = Draft(half=options.precision == "fp16")
+    split_row(draft, segments, contract.arena)
+    draft.node("Transpose", [draft.as_real("x")], ["x_TBI"], perm=[1, 0, 2])
+    y_BTH = add_layers(draft, cells, [None] * len(cells), "x_TBI", contract.lengths, options)
+    draft.float32_node("Identity", [y_BTH], "y")
+    join_row(draft, segments, contract.arena)
     return draft.to_model(contract)

@@ -13,6 +13,7 @@ from carousel.graph import TensorType, disagreements
 from export.element_types import ELEMENT_TYPES
 from export.errors import ExportError
 from export.metadata import contract_of
+from export.walk import nodes_of
 
 # A protobuf message ends at 2 GiB; beyond it, weights would have to lie in a second file.
 LARGEST_BYTES = 2**31 - 1
@@ -31,8 +32,8 @@ class ModelFile:
 
     @property
     def operators(self) -> Counter[str]:
-        """How often each operator is used."""
-        return Counter(node.op_type for node in self.model.graph.node)
+        """How often each operator is used, in the bodies of loops, too."""
+        return Counter(node.op_type for node in nodes_of(self.model.graph))
 
     @property
     def parameters(self) -> int:

@@ -1,19 +1,27 @@
 """The one place where gates change their order."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+from export.draft import as_float32
+from model.cells.gated import Gated
 
 
-def lstm_gates_to_onnx(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Reorder the four gate blocks of an LSTM weight from ours to the operator's.
+def in_order(cell: Gated[Any, Any], weight: Tensor, order: Sequence[str]) -> NDArray[np.float32]:
+    """Put the gates' blocks of a weight into another order.
 
     Args:
-        weight: `[4H, ...]`, blocks in the order i, f, g, o (input, forget, candidate, output), as in PyTorch.
+        cell: Knows the order that the blocks have.
+        weight: Its `weight_x`, `weight_h` or `bias`, `[G H, ...]`.
+        order: Names of gates. A minus before a name negates the block: that gate then is 1 minus the named one, as
+            sigmoid(-z) = 1 - sigmoid(z).
 
     Returns:
-        `[4H, ...]`, blocks in the order i, o, f, c; the candidate g is called c there.
-
-    Source: ONNX operator LSTM, inputs W, R and B.
+        `[G' H, ...]`, a block for each name in `order`.
     """
-    i, f, g, o = np.split(weight, 4)
-    return np.concatenate([i, o, f, g])
+    blocks = {gate: as_float32(block) for gate, block in cell.blocks(weight).items()}
+    return np.concatenate([-blocks[gate[1:]] if gate.startswith("-") else blocks[gate] for gate in order])

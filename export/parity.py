@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from carousel.contract import Contract
 from export.report import Check
 from export.runtime import Lengths, OnnxStep, Tokens, TorchStep, Values, one_torch_thread
+from model.tasks.characters import CharacterModel
 
 # Both sides round to float32 (6e-8) in sums of hundreds of terms, in other orders, and carry the result on.
 TOLERANCE = 1e-5
@@ -44,7 +44,7 @@ class Distances(NamedTuple):
 
 
 def parity_checks(
-    run: OnnxStep, model: nn.Module, contract: Contract, rng: np.random.Generator
+    run: OnnxStep, model: CharacterModel, contract: Contract, rng: np.random.Generator
 ) -> tuple[Check, ...]:
     """Compare outputs and states with PyTorch in float32, then tell how far both are from float64."""
     single = TorchStep(model, contract.segments, torch.float32)

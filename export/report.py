@@ -18,6 +18,10 @@ class Check:
         """Whether the measure is a number within what is allowed."""
         return self.allowed is None or self.measured <= self.allowed
 
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.check}: {self.measured:g}, allowed {self.allowed:g}{detail}"
+
 
 @dataclass(frozen=True)
 class Verification:

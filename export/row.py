@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from carousel.contract import Plane, Segment
+from carousel.contract import Arena, Plane, Segment
 from export.draft import Draft
 
 STATE = "state"
@@ -31,12 +31,29 @@ def plane_of(segments: tuple[Segment, ...]) -> Plane:
     return Plane(input=STATE, output=STATE_OUT, dtype="float32", size=size)
 
 
-def split_row(draft: Draft, segments: tuple[Segment, ...]) -> None:
-    """Cut the row `[B, S]` into one value `[B, n]` a segment, under the segment's name."""
+def split_row(draft: Draft, segments: tuple[Segment, ...], arena: Arena | None = None) -> None:
+    """Cut the row `[B, S]` into one value `[B, n]` a segment, under the segment's name.
+
+    Args:
+        draft: Where the nodes go.
+        segments: The parts.
+        arena: Names of the rows read and written; None: the state that comes in is the rows.
+    """
+    rows = STATE
+    if arena is not None:
+        rows = "rows_BS"
+        draft.node("Gather", [STATE, arena.read_rows], [rows], axis=0)
     sizes = draft.weight("row.sizes", np.array([segment.size for segment in segments], dtype=np.int64))
-    draft.node("Split", [STATE, sizes], [segment.name for segment in segments], axis=1)
+    names = [segment.name for segment in segments]
+    draft.node("Split", [draft.as_real(rows), sizes], names, axis=1)
 
 
-def join_row(draft: Draft, segments: tuple[Segment, ...]) -> None:
-    """Join what `next_of` names `[B, n]` into the next row `[B, S]`."""
-    draft.node("Concat", [next_of(segment.name) for segment in segments], [STATE_OUT], axis=1)
+def join_row(draft: Draft, segments: tuple[Segment, ...], arena: Arena | None = None) -> None:
+    """Join what `next_of` names `[B, n]` into the next row `[B, S]`, the counterpart of `split_row`."""
+    rows = STATE_OUT if arena is None else "next_rows_BS"
+    draft.float32_node("Concat", [next_of(segment.name) for segment in segments], rows, axis=1)
+    if arena is None:
+        return
+    draft.node("Unsqueeze", [arena.write_rows, draft.weight("row.column", np.array([1]))], ["write_rows_B1"])
+    # The only node that changes the arena, and after all that read it: the runtime may then do it in place.
+    draft.node("ScatterND", [STATE, "write_rows_B1", rows], [STATE_OUT])

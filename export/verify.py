@@ -1,29 +1,35 @@
-"""Everything that is measured on a graph before it may become a file."""
+"""Everything that is measured on a graph before it may become a file, and what can be repeated from the file."""
 
 import numpy as np
 import onnx
-from torch import nn
+from numpy.typing import NDArray
 
 from carousel.contract import Contract
-from export.file import LARGEST_BYTES
+from export.errors import ExportError
+from export.file import ModelFile
 from export.invariance import invariance_checks
+from export.metadata import contract_of
 from export.parity import parity_checks
 from export.report import Check, Verification
 from export.runtime import OnnxStep
-from export.structure import broken_weights, structure_problems
+from export.structure import structure_checks
+from export.timing import time_ratio
+from export.validation import metric_check
+from model.tasks.characters import CharacterModel
 
 _SEED = 0
+_SPEED_ROWS = 16
 
 
-def verify(model: onnx.ModelProto, contract: Contract, reference: nn.Module) -> Verification:
+def verify(model: onnx.ModelProto, contract: Contract, reference: CharacterModel) -> Verification:
     """Measure a step graph: alone, against the PyTorch model it was made from, and against itself.
 
     Args:
         model: The graph, weights inside.
         contract: What it is to promise.
-        reference: The model; called with tokens `[1, T]` int64 and a tuple of LSTM states `[1, H]`.
+        reference: The model, in evaluation as its graph is.
     """
-    structure = _structure(model)
+    structure = structure_checks(model, contract)
     if not all(check.passed for check in structure):
         return Verification(structure, ())
     run, rng = OnnxStep(model, contract), np.random.default_rng(_SEED)
@@ -31,19 +37,63 @@ def verify(model: onnx.ModelProto, contract: Contract, reference: nn.Module) -> 
     return Verification((*structure, *parity), invariance_checks(run, contract, rng))
 
 
-def _structure(model: onnx.ModelProto) -> tuple[Check, ...]:
-    weight_bytes = sum(len(weight.raw_data) for weight in model.graph.initializer)
-    size = Check("size of the weights in bytes", weight_bytes, LARGEST_BYTES)
-    if not size.passed:
-        return (size,)
-    problems, broken = structure_problems(model), broken_weights(model)
-    return (
-        size,
-        Check(
-            "onnx checker, shape inference, weight shapes: problems",
-            len(problems),
-            0,
-            "; ".join(problems[:1]),
-        ),
-        Check("weights that hold NaN or infinity", len(broken), 0, ", ".join(broken[:3])),
+def verify_rounded(
+    model: onnx.ModelProto, contract: Contract, exact: onnx.ModelProto, tokens_N: NDArray[np.int64]
+) -> Verification:
+    """Measure a graph of lower precision: against the one in float32, on the model's own data, and against itself.
+
+    Args:
+        model: The graph, weights inside.
+        contract: What it is to promise.
+        exact: The graph of the same model in float32, verified.
+        tokens_N: The held-out text.
+    """
+    structure = structure_checks(model, contract)
+    if not all(check.passed for check in structure):
+        return Verification(structure, ())
+    run, before = OnnxStep(model, contract), OnnxStep(exact, contract_of(exact))
+    invariance = (
+        () if contract.batch_dependent else invariance_checks(run, contract, np.random.default_rng(_SEED))
     )
+    checks = (
+        *structure,
+        metric_check(before, run, contract, tokens_N),
+        _speed(run, before, contract, tokens_N),
+    )
+    return Verification(checks, invariance)
+
+
+def _speed(run: OnnxStep, before: OnnxStep, contract: Contract, tokens_N: NDArray[np.int64]) -> Check:
+    """Time of a step of 16 sessions; told, as it is another one on another machine."""
+    tokens_BT, ones = tokens_N[:_SPEED_ROWS, None], np.ones(_SPEED_ROWS, np.int32)[: len(tokens_N)]
+    rows_BS = np.zeros((len(tokens_BT), contract.state_size), np.float32)
+    _, ratio = time_ratio(lambda: run(tokens_BT, ones, rows_BS), lambda: before(tokens_BT, ones, rows_BS))
+    return Check(f"time of a step of {len(tokens_BT)} sessions, as a ratio to float32", ratio, None)
+
+
+def verify_file(found: ModelFile) -> Verification:
+    """Repeat what needs no PyTorch model: structure, numbers of the weights, and the promise of the same bits.
+
+    Args:
+        found: A file whose graph and contract agree.
+
+    Returns:
+        What was measured. Where the contract says `invariant`, the comparisons are among the required checks.
+    """
+    model, contract = found.model, found.contract
+    structure = structure_checks(model, contract)
+    if not all(check.passed for check in structure):
+        return Verification(structure, ())
+    try:
+        run = OnnxStep(model, contract)
+        compared = invariance_checks(run, contract, np.random.default_rng(_SEED))
+    except Exception as error:  # onnxruntime's exceptions have no common base but this
+        line = " ".join(str(error).split())
+        raise ExportError(f"{found.path}: onnxruntime cannot run it: {line}") from error
+    if contract.invariant:
+        return Verification((*structure, *compared), compared)
+    return Verification((*structure, *(_told(check) for check in compared)), compared)
+
+
+def _told(check: Check) -> Check:
+    return Check(check.check, check.measured, None, check.detail)

@@ -63,6 +63,8 @@ def has_kernel(cell: Gated[Any, Any]) -> bool:
         return False  # oneDNN's LSTM has none in this precision
     if not all(isinstance(vars(cell).get(name, cell.bias), Tensor) for name in ("weight_x", "weight_h")):
         return False  # something that is no tensor stands in for a weight
+    if type(cell) not in (LSTM, RNN, GRU, ProjectedLSTM):
+        return False  # a cell derived from one of them may have other equations
     match cell:
         case LSTM() | RNN():
             return True

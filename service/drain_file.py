@@ -78,8 +78,7 @@ async def load(folder: Path, engine: Engine, run: Run) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        if not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("it is no archive, or not a whole one")
+        _check_archive(path)
         # NumPy leaves a file open that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             document = json.loads(archive["document"].tobytes())
@@ -177,6 +176,11 @@ async def _write_rows(
 def _is(model: ServedModel, wanted: dict[str, Any]) -> bool:
     """Whether a model takes over the sessions of another: only equal signatures exchange rows."""
     return model.name == wanted["name"] and model.contract.signature == Signature(**wanted["signature"])
+
+
+def _check_archive(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise zipfile.BadZipFile("it is no archive, or not a whole one")
 
 
 def _check_format(document: dict[str, Any]) -> None:

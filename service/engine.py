@@ -8,7 +8,6 @@ anybody is answered; a failed run changes nothing; a caller that left never brea
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import numpy as np
 import structlog
 
 from service.admission import Admission
@@ -25,11 +24,10 @@ from service.pace import Pace
 from service.queue import ChunkQueue
 from service.repository import ServedModel
 from service.results import Results
-from service.rows import INITIAL_ROW
 from service.rules import Rules
 from service.scheduler import Scheduler
 from service.sessions import SessionTable
-from service.spill import Spilling
+from service.spill import Spilling, too_many
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +50,8 @@ class Engine:
         """By number."""
         self.clock = clock
         self.limits = limits
+        self.unread_bytes = 0
+        """Answers of all streams between the reading of their frames and the writing."""
         self.table = SessionTable(limits.sessions)
         self.kept = KeptAnswers(limits.sessions, [model.contract for model in self.served], limits.kept_bytes)
         self.queue = ChunkQueue(self.table, [model.step_bytes for model in self.served])
@@ -209,22 +209,18 @@ class Engine:
         Returns:
             Whether there were any; what is left of the batch is ready again.
         """
-        rows, row_of = self.served[batch.model].rows, self.table.row
+        rows = self.served[batch.model].rows
         # The other rows are second rows: sessions that have a row can always go on.
         most = rows.capacity - 1 - self.limits.queue_chunks
-        if rows.used + batch.size <= most:
-            return False
-        started = [cohort for cohort in self.queue if cohort.started and cohort.model == batch.model]
-        needs = {cohort: row_of[cohort.slots] <= INITIAL_ROW for cohort in (*started, *batch.cohorts)}
-        owned = rows.used - sum(map(len, started))
-        new = [cohort for cohort in batch.cohorts if not cohort.started and np.count_nonzero(needs[cohort])]
-        if not new or owned + sum(map(np.count_nonzero, needs.values())) <= most:
+        if rows.used + batch.size <= most or not (
+            new := too_many(batch, self.queue, self.table, rows.used, most)
+        ):
             return False
         error = QueueFullError(
             "no memory for more states, and idle ones cannot be written to disk; try again"
         )
-        for cohort in new:
-            self._results.fail(cohort, np.flatnonzero(needs[cohort]).tolist(), error)
+        for cohort, members in new:
+            self._results.fail(cohort, members, error)
         for cohort in batch.cohorts:
             self._scheduler.add(cohort)
         return True

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
-from service.errors import IndexUnexpectedError, ServiceError
+from service.errors import IndexUnexpectedError, InvalidInputError, ServiceError
 from service.metrics import Metrics
 from service.status import message_of, reason_name, status_of
 
@@ -45,7 +46,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if handler.stream_stream
             else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
         )
-        return make(self._guard(method, behaviour), handler.request_deserializer, handler.response_serializer)
+        read = _reading(handler.request_deserializer)
+        return make(self._guard(method, behaviour), read, handler.response_serializer)
 
     def _guard(self, method: str, behaviour: "Behaviour") -> "Behaviour":
         async def guarded(request: Any, context: "Context") -> Any:
@@ -54,7 +56,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             request_id = _request_id(context)
             with structlog.contextvars.bound_contextvars(request_id=request_id, method=method):
                 try:
-                    return await behaviour(request, context)
+                    return await behaviour(_checked(request), context)
                 except ServiceError as error:
                     code, _ = status_of(error)
                     await self._refuse(context, error, request_id)
@@ -80,6 +82,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if isinstance(error, IndexUnexpectedError):
             trailing.append(("carousel-expected-index", str(error.expected_index)))
         await context.abort(code, message_of(error), tuple(trailing))
+
+
+def _reading(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Bytes that are no message become the error that answers them: gRPC ends calls whose parser raises with UNKNOWN."""
+
+    def read(message: bytes) -> Any:
+        try:
+            return parse(message)
+        except DecodeError:
+            return InvalidInputError(
+                f"message: expected protobuf, came {len(message)} bytes of something else"
+            )
+
+    return read
+
+
+def _checked(request: Any) -> Any:
+    if isinstance(request, ServiceError):
+        raise request
+    return request
 
 
 def _request_id(context: "Context") -> str:

@@ -123,18 +123,7 @@ def load_model(
         raise
     except Exception as error:  # onnxruntime's exceptions have no common base but this
         raise ModelError(f"{path}: onnxruntime cannot load it: {error}") from error
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise ModelError(f"{path}: no contract in the file; export it with `carousel export`")
-    try:
-        contract = Contract.from_json(text)
-    except ContractError as error:
-        raise ModelError(f"{path}: {error}") from error
-    problems = disagreements(
-        contract, _graph_types(session.get_inputs()), _graph_types(session.get_outputs())
-    )
-    if problems:
-        raise ModelError(f"{path}: contract and graph disagree: {problems[0]}")
+    contract = _contract_of(session, path)
     try:
         backend = OnnxBackend(session, contract, rows, spill)
     except MemoryError as error:
@@ -145,6 +134,25 @@ def load_model(
             f"{path}: one step answers {model.step_bytes} bytes, a session keeps at most {WINDOW_BYTES}"
         )
     return model
+
+
+def _contract_of(session: "onnxruntime.InferenceSession", path: Path) -> Contract:
+    """What the file promises, held against its graph."""
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelError(f"{path}: no contract in the file; export it with `carousel export`")
+    try:
+        contract = Contract.from_json(text)
+    except ContractError as error:
+        raise ModelError(f"{path}: {error}") from error
+    if contract.form != "rows":
+        raise ModelError(f"{path}: the {contract.form} form cannot be served yet; export without --for cuda")
+    problems = disagreements(
+        contract, _graph_types(session.get_inputs()), _graph_types(session.get_outputs())
+    )
+    if problems:
+        raise ModelError(f"{path}: contract and graph disagree: {problems[0]}")
+    return contract
 
 
 def _graph_types(nodes: "Sequence[onnxruntime.NodeArg]") -> dict[str, TensorType]:

@@ -6,7 +6,7 @@ that nothing has to be brought back before. The file is as large as all rows, bu
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from service.batch import Batch
+from service.cohort import Cohort
 from service.rows import INITIAL_ROW, RowAllocator
 from service.sessions import FREE, SessionTable, Slots
 
@@ -146,3 +148,24 @@ class Spilling:
             if len(slots):
                 return slots
         return np.empty(0, np.int64)
+
+
+def too_many(
+    batch: Batch, queue: Iterable[Cohort], table: SessionTable, used: int, most: int
+) -> list[tuple[Cohort, list[int]]]:
+    """Members of a batch whose sessions have no row yet, when there is no room for all of them.
+
+    Args:
+        batch: What is to run.
+        queue: All cohorts that have not ended.
+        table: The sessions.
+        used: Rows that are handed out.
+        most: Rows that sessions may have.
+    """
+    started = [cohort for cohort in queue if cohort.started and cohort.model == batch.model]
+    needs = {cohort: table.row[cohort.slots] <= INITIAL_ROW for cohort in (*started, *batch.cohorts)}
+    new = [cohort for cohort in batch.cohorts if not cohort.started and np.count_nonzero(needs[cohort])]
+    owned = used - sum(map(len, started))
+    if owned + sum(map(np.count_nonzero, needs.values())) <= most:
+        return []
+    return [(cohort, np.flatnonzero(needs[cohort]).tolist()) for cohort in new]

@@ -27,6 +27,8 @@ STREAM_CHUNKS = 1024
 """Chunks of one stream between reading and writing, and of one frame."""
 STREAM_BYTES = 32 << 20
 """Bytes of answers of one stream between reading and writing, unless one frame alone makes more."""
+ALL_STREAMS_BYTES = 1 << 30
+"""The same of all streams together; beyond it, each still has one frame under way."""
 
 
 class StreamCall:
@@ -71,6 +73,7 @@ class StreamCall:
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
+            self._engine.unread_bytes -= self._open_bytes
             # The last frame first: a chunk that leaves takes the later ones of its session with it.
             for caller in reversed(list(self._waiting)):
                 self._engine.leave(caller)
@@ -97,6 +100,8 @@ class StreamCall:
 
     async def _read(self) -> None:
         while (request := await self._context.read()) is not grpc.aio.EOF:
+            if isinstance(request, ServiceError):
+                raise request
             match request.WhichOneof("kind"):
                 case "steps":
                     self._take(request.steps)
@@ -104,10 +109,15 @@ class StreamCall:
                     self._attach(request.attach)
                 case _:
                     raise InvalidInputError("frame: expected attach or steps, got neither")
-            while self._open_chunks >= STREAM_CHUNKS or self._open_bytes >= STREAM_BYTES:
+            while self._open_chunks >= STREAM_CHUNKS or self._too_much_unread():
                 await self._some_written()
         while self._open_chunks:
             await self._some_written()
+
+    def _too_much_unread(self) -> bool:
+        if self._open_bytes >= STREAM_BYTES:
+            return True
+        return self._open_bytes > 0 and self._engine.unread_bytes >= ALL_STREAMS_BYTES
 
     async def _some_written(self) -> None:
         self._reader_sleeps = self._loop.create_future()
@@ -142,6 +152,7 @@ class StreamCall:
                 caller.refused(position, caller.gone(position))
         else:
             self._open_bytes += steps * model.step_bytes
+            self._engine.unread_bytes += steps * model.step_bytes
             self._engine.offer(model, caller, slots, serials, firsts, lengths, acknowledged, blobs)
 
     # -- writing --------------------------------------------------------------------------------------------------
@@ -173,6 +184,7 @@ class StreamCall:
     def _written(self, chunks: int, budget_bytes: int) -> None:
         self._open_chunks -= chunks
         self._open_bytes -= budget_bytes
+        self._engine.unread_bytes -= budget_bytes
         if self._reader_sleeps is not None and not self._reader_sleeps.done():
             self._reader_sleeps.set_result(None)
 

@@ -1,6 +1,7 @@
 """Small models for tests: untrained, and through the same door as real ones."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,15 +19,18 @@ TRAINING = {"updates": 1, "streams": 1, "steps": 1, "learning_rate": 0.001, "eva
 
 
 def tiny_checkpoint(
-    *, hidden: int = 16, layers: int = 1, seed: int = 0, lineage: str = LINEAGE
+    *, hidden: int = 16, layers: int = 1, seed: int = 0, lineage: str = LINEAGE, **settings: Any
 ) -> Checkpoint:
-    """An untrained character model with random weights, recurrent biases included."""
-    sizes = ModelRecipe(embedding=EMBEDDING, hidden=hidden, layers=layers)
+    """An untrained character model with random weights, recurrent biases included; `settings` are a recipe's."""
+    sizes = ModelRecipe.model_validate(
+        {"embedding": EMBEDDING, "hidden": hidden, "layers": layers} | settings
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CharacterModel(len(SYMBOLS), sizes).eval()
-        for cell in model.stack.cells:  # fresh biases are 0 and 1: a wrong order of gates could hide
-            torch.nn.init.uniform_(cell.bias, -0.5, 0.5)
+        for weight in model.stack.parameters():
+            if weight.dim() == 1:  # fresh biases and peepholes are 0 and 1: a wrong order of gates could hide
+                torch.nn.init.uniform_(weight, -0.5, 0.5)
     return Checkpoint(
         model=model,
         recipe={"task": "characters", "data": DATA, "model": sizes.model_dump(), "training": TRAINING},
@@ -50,10 +54,11 @@ def tiny_characters(
     name: str = "tiny",
     version: int = 1,
     lineage: str = LINEAGE,
+    **settings: Any,
 ) -> Path:
     """Export a tiny model into the repository of models at `path` and return its file.
 
     Models with equal sizes and lineage have equal signatures; the seed changes the weights only.
     """
-    checkpoint = tiny_checkpoint(hidden=hidden, layers=layers, seed=seed, lineage=lineage)
+    checkpoint = tiny_checkpoint(hidden=hidden, layers=layers, seed=seed, lineage=lineage, **settings)
     return export_checkpoint(checkpoint, path / name, version).file

@@ -100,7 +100,11 @@ ERRORS: dict[int, type[ClientError]] = {
 
 _REASONS: dict[str, int] = dict(Reason.items())
 _PASSING = frozenset({Reason.WINDOW_FULL, Reason.QUEUE_FULL, Reason.DRAINING})
-_UNAVAILABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
+_UNREACHABLE: frozenset[int] = frozenset(
+    code.value[0]
+    # A server that goes down cancels the calls that it still has; a call cancelled on this side raises nothing of ours.
+    for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+)
 
 
 class Refusal(NamedTuple):
@@ -130,13 +134,13 @@ class Refusal(NamedTuple):
     @property
     def passing(self) -> bool:
         """Whether the same request can succeed a moment later."""
-        return self.reason in _PASSING or (not self.reason and self.code == _UNAVAILABLE)
+        return self.reason in _PASSING or (not self.reason and self.code in _UNREACHABLE)
 
     def to_error(self) -> ClientError:
         """A new exception for this refusal: each caller gets one of its own, since raising writes into it."""
         kind = ERRORS.get(self.reason, ServerFailedError)
         if kind is IndexUnexpectedError:
             return IndexUnexpectedError(self.message, self.reason, self.expected_index)
-        if not self.reason and self.code == _UNAVAILABLE:
+        if not self.reason and self.code in _UNREACHABLE:
             kind = ServerUnreachableError
         return kind(self.message, self.reason)

@@ -87,6 +87,31 @@ def test_export_shows_the_table_of_a_model_it_refuses(
     assert not (tmp_path / "text").exists()
 
 
+def test_export_to_a_place_that_cannot_be_written_says_so_and_leaves_what_is_there(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models").write_text("a file where a folder should be")
+
+    assert main(["export", str(checkpoint), "--out", str(tmp_path / "models" / "text")]) == 1
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"carousel export: {tmp_path / 'models' / 'text'}: Not a directory"
+    assert (tmp_path / "models").read_text() == "a file where a folder should be"
+
+
+def test_a_refused_export_leaves_the_one_before_it_and_nothing_else(checkpoint: Path, tmp_path: Path) -> None:
+    assert main(["export", str(checkpoint), "--out", str(tmp_path / "text")]) == 0
+    before = (tmp_path / "text" / "1" / "model.onnx").read_bytes()
+    chaotic = tiny_checkpoint(hidden=64)
+    with torch.no_grad():
+        chaotic.model.stack.cells[0].weight_h.mul_(10)
+
+    assert main(["export", str(save(chaotic, checkpoint)), "--out", str(tmp_path / "text")]) == 1
+
+    assert [path.name for path in (tmp_path / "text").rglob("*")] == ["1", "model.onnx"]
+    assert (tmp_path / "text" / "1" / "model.onnx").read_bytes() == before
+
+
 def test_export_names_a_checkpoint_that_is_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,8 +135,42 @@ def test_inspect_says_what_the_model_promises(model: Path, capsys: pytest.Captur
         "29, unknown is 0",
         "bits_per_character = 4.75",
         'data = {"source": "stdlib"}',
+        "warnings  none",
     ):
         assert told in out
+
+
+def test_export_takes_its_options_from_the_command_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "text")]
+    assert main(["export", str(checkpoint), *out, "--observe", "--for", "cuda"]) == 0
+    assert main(["inspect", str(tmp_path / "text")]) == 0
+
+    told = capsys.readouterr().out
+    assert "layer0.forget.mean, layer0.forget.saturated" in told
+    assert "step graph in arena form" in told
+    assert "cuda, fp32" in told
+
+
+def test_export_refuses_sessions_that_change_each_other_unless_it_is_allowed(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "text")]
+    assert main(["export", str(checkpoint), *out, "--precision", "int8-dynamic"]) == 1
+
+    assert "expected --allow-batch-dependent with it" in one_line(capsys)
+    assert not (tmp_path / "text").exists()
+
+
+def test_inspect_warns_of_what_cuda_would_leave_to_the_cpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tiny_characters(tmp_path, cell="peephole"))]) == 0
+
+    assert "on CUDA this would run on the CPU, with copies there and back: LSTM with peepholes" in (
+        capsys.readouterr().out
+    )
 
 
 def test_inspect_as_json_is_the_contract(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from model.cells.lstm import LSTM, LSTMGates, LSTMState
+from model.over_time import has_kernel
 
 
 @pytest.fixture
@@ -80,3 +82,13 @@ def test_gates_and_cell_stay_float32_where_products_are_bfloat16(cell: LSTM) -> 
         gates = cell.gates(cell.inputs(torch.randn(2, 24)), state.hidden, state)
         _, after = cell.update(gates, state)
     assert {part.dtype for part in (*gates, *after)} == {torch.float32}
+
+
+def test_a_cell_derived_from_the_lstm_runs_by_its_own_equations() -> None:
+    class Doubled(LSTM):
+        def update(self, gates: LSTMGates, state: LSTMState) -> tuple[Tensor, LSTMState]:
+            hidden, after = super().update(gates, state)
+            return 2 * hidden, after
+
+    assert has_kernel(LSTM(2, 3))
+    assert not has_kernel(Doubled(2, 3))

@@ -1,0 +1,28 @@
+"""What the options of an export say in the contract."""
+
+from typing import Any
+
+from carousel.contract import Arena, Observed
+from export.layers import OBSERVED
+from export.options import Options
+
+ARENA = Arena(read_rows="read_rows", write_rows="write_rows")
+
+
+def written_so(options: Options, statistics: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of a contract; none for a plain export, which stays in format 1.
+
+    Args:
+        options: How the graph is written.
+        statistics: What is observed; nothing: it is not.
+    """
+    fields: dict[str, Any] = {}
+    if options.target == "cuda":
+        fields |= {"form": "arena", "arena": ARENA, "runs_on": "cuda"}
+    if options.precision != "fp32":
+        fields["precision"] = options.precision
+    if options.precision == "int8-dynamic":
+        fields["batch_dependent"] = True
+    if statistics:
+        fields["observed"] = Observed(output=OBSERVED, statistics=statistics)
+    return fields and {"format": 2, **fields}

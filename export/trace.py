@@ -1,0 +1,117 @@
+"""The equations of a cell as PyTorch sees them: its own three pieces, traced once.
+
+Axes: T time, B batch, I input, P projected input.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram, export
+
+from export.errors import ExportError
+from export.observe import side_by_side, statistics
+from model.cells.cell import Cell
+from model.zoneout import Zone
+
+# Any sizes of 2 or more: PyTorch takes 0 and 1 for special.
+_STEPS, _ROWS = 3, 5
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a cell computes, as operations of PyTorch for any T and B."""
+
+    graph: fx.Graph
+    constants: dict[str, Tensor]
+    """Weights, and tensors that were made on the way, by the name of their placeholder."""
+    x: str
+    """Placeholder of the inputs of all time steps `[T, B, I]`."""
+    projected: str
+    """Placeholder of one step's projected inputs `[B, P]`."""
+    state: tuple[str, ...]
+    """Placeholders of the parts of the state `[B, n]`."""
+    all_projected: fx.Node
+    """`inputs` of all time steps, `[T, B, P]`."""
+    output: fx.Node
+    """`[B, H]`, of one step."""
+    after: tuple[fx.Node, ...]
+    """The parts of the next state."""
+    observed: fx.Node | None
+    """`[B, K]`; None: nothing was asked for."""
+
+
+class _Pieces(nn.Module):
+    """Both parts of a cell's work side by side, so that one trace has them: what is hoisted, and the step."""
+
+    def __init__(self, cell: Cell[Any, Any], zone: Zone | None, observe: bool) -> None:
+        super().__init__()
+        self.cell, self._zone, self._observe = cell, zone, observe
+        self._state = type(cell.initial_state(1))
+
+    def forward(self, x_TBI: Tensor, projected_BP: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        output, gates, after = self.step(projected_BP, parts)
+        observed = [side_by_side(statistics(gates, after))] if self._observe else []
+        return self.cell.inputs(x_TBI), output, *after, *observed
+
+    def step(self, projected_BP: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Any, Any]:
+        """Output, gates and next state of one step, as `model.over_time.unroll` makes it."""
+        state = self._state(*parts)
+        gates = self.cell.gates(projected_BP, state.hidden, state)
+        output, after = self.cell.update(gates, state)
+        if self._zone is not None:
+            after = self._zone(state, after)
+            output = after.hidden
+        return output, gates, after
+
+
+def trace(cell: Cell[Any, Any], zone: Zone | None, *, observe: bool = False) -> Traced:
+    """Trace one step of a cell and what it does for all steps at once.
+
+    Args:
+        cell: Written in the style of `model.cells`; traced as in evaluation.
+        zone: What zoneout makes of a step; None: nothing.
+        observe: Trace `export.observe.statistics`, too.
+
+    Raises:
+        ExportError: PyTorch cannot, as when a step branches on the numbers that it computes.
+    """
+    pieces = _Pieces(cell, zone, observe).eval()
+    x_TBI = torch.zeros(_STEPS, _ROWS, cell.input_size)
+    T, B = Dim("T"), Dim("B")
+    with torch.no_grad():
+        state = tuple(cell.initial_state(_ROWS))
+        arguments = (x_TBI, cell.inputs(x_TBI[0]), *(part.clone() for part in state))
+        shapes = ({0: T, 1: B}, {0: B}, tuple({0: B} for _ in state))
+        try:
+            program = export(pieces, arguments, dynamic_shapes=shapes)
+        except (RuntimeError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ExportError(f"{type(cell).__name__}: PyTorch cannot trace its step: {first}") from error
+    return _told_apart(program, observe)
+
+
+def one_step_statistics(cell: Cell[Any, Any], zone: Zone | None) -> tuple[str, ...]:
+    """Names of what is observed in a step of a cell."""
+    pieces = _Pieces(cell, zone, observe=True).eval()
+    with torch.no_grad():
+        projected_BP = cell.inputs(torch.zeros(1, cell.input_size))
+        _, gates, after = pieces.step(projected_BP, tuple(cell.initial_state(1)))
+        return tuple(statistics(gates, after))
+
+
+def _told_apart(program: ExportedProgram, observe: bool) -> Traced:
+    signature = program.graph_signature
+    tensors = {**program.state_dict, **program.constants}
+    constants = {
+        spec.arg.name: tensors[spec.target] for spec in signature.input_specs if spec.target is not None
+    }
+    x, projected, *state = signature.user_inputs
+    (results,) = next(node for node in program.graph.nodes if node.op == "output").args
+    all_projected, output, *after = results
+    observed = after.pop() if observe else None
+    return Traced(
+        program.graph, constants, x, projected, tuple(state), all_projected, output, tuple(after), observed
+    )
