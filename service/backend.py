@@ -34,6 +34,8 @@ class Result:
     """`[B]`: whether the new state is finite; None: all are. A row that is not was not written."""
     seconds: float
     """Time in the runtime."""
+    observed: NDArray[np.float32] | None = None
+    """`[B, K]`: what the gates did, for models whose contract names it."""
 
 
 class Backend(Protocol):

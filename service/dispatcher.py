@@ -20,6 +20,14 @@ def settle(future: asyncio.Future[T], outcome: T | Exception) -> None:
         future.set_result(outcome)
 
 
+def outcome(job: Callable[[], T]) -> T | Exception:
+    """What a job returns or raises."""
+    try:
+        return job()
+    except Exception as error:
+        return error
+
+
 class Dispatch(Protocol):
     """Runs a job where rows may be touched, then calls `done` on the event loop."""
 
@@ -41,11 +49,7 @@ class Dispatcher:
         """Queue a job; see `Dispatch`."""
 
         def run() -> None:
-            try:
-                result: T | Exception = job()
-            except Exception as error:
-                result = error
-            self._loop.call_soon_threadsafe(done, result)
+            self._loop.call_soon_threadsafe(done, outcome(job))
 
         self._jobs.put(run)
 

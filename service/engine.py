@@ -14,7 +14,7 @@ from service.admission import Admission
 from service.backend import Result
 from service.batch import Batch
 from service.cohort import Caller
-from service.dispatcher import Dispatch
+from service.dispatcher import Dispatch, outcome
 from service.errors import BackendFailedError, QueueFullError, SessionGoneError
 from service.group import Group
 from service.kept import KeptAnswers
@@ -238,7 +238,7 @@ class Engine:
         job = partial(model.backend.run, batch.run(self.table))
         self._running, self._running_since = True, now
         if self._pace.predict(batch) < self.limits.inline_s and self._scheduler.empty:
-            self._finished(batch, _outcome(job))
+            self._finished(batch, outcome(job))
         else:
             self._dispatch(job, partial(self._finished, batch))
 
@@ -255,27 +255,26 @@ class Engine:
                     cohort, range(len(cohort)), BackendFailedError("inference failed; nothing was applied")
                 )
         else:
-            self._pace.learn(batch, result.seconds)
-            metrics.run_seconds.observe(result.seconds, 1)
-            if result.seconds >= self.limits.slow_run_s:
-                sizes = {"sessions": batch.size, "steps": batch.longest}
-                _log.warning("slow_run", model=model.key, seconds=round(result.seconds, 3), **sizes)
-            start = 0
-            for cohort, steps in zip(batch.cohorts, batch.steps, strict=True):
-                part = slice(start, start + len(cohort))
-                start = part.stop
-                outputs = result.outputs
-                if len(batch.cohorts) > 1:
-                    outputs = tuple(output[part, :steps] for output in outputs)
-                self._results.advance(
-                    cohort, steps, outputs, None if result.finite is None else result.finite[part]
-                )
+            self._apply(batch, result)
         if self._groups or self._idle or not self._scheduler.empty:
             self._pump_soon()
 
-
-def _outcome(job: Callable[[], Result]) -> Result | Exception:
-    try:
-        return job()
-    except Exception as error:
-        return error
+    def _apply(self, batch: Batch, result: Result) -> None:
+        model, metrics = self.served[batch.model], self._of_model[batch.model]
+        self._pace.learn(batch, result.seconds)
+        if result.observed is not None and model.contract.observed is not None:
+            self._metrics.observe_gates(model.key, model.contract.observed.statistics, result.observed)
+        metrics.run_seconds.observe(result.seconds, 1)
+        if result.seconds >= self.limits.slow_run_s:
+            sizes = {"sessions": batch.size, "steps": batch.longest}
+            _log.warning("slow_run", model=model.key, seconds=round(result.seconds, 3), **sizes)
+        start = 0
+        for cohort, steps in zip(batch.cohorts, batch.steps, strict=True):
+            part = slice(start, start + len(cohort))
+            start = part.stop
+            outputs = result.outputs
+            if len(batch.cohorts) > 1:
+                outputs = tuple(output[part, :steps] for output in outputs)
+            self._results.advance(
+                cohort, steps, outputs, None if result.finite is None else result.finite[part]
+            )

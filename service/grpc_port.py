@@ -49,6 +49,7 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its callers
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),  # the one that counts; a minute by default
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ]

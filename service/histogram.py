@@ -1,8 +1,11 @@
 """A Prometheus histogram in which one observation counts for many: a batch is looked at once, not chunk by chunk."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -21,6 +24,13 @@ class Buckets:
         self._counts[bisect_left(self._bounds, value)] += count
         self._sum += value * count
 
+    def observe_each(self, values: NDArray[np.floating[Any]]) -> None:
+        """Every value was seen once."""
+        places, counts = np.unique(np.searchsorted(self._bounds, values), return_counts=True)
+        for place, count in zip(places.tolist(), counts.tolist(), strict=True):
+            self._counts[place] += count
+        self._sum += float(values.sum())
+
     def cumulative(self) -> tuple[list[tuple[str, float]], float]:
         """Upper bounds with the number of values up to them, and the sum of all values."""
         counts, total, seen = list(self._counts), self._sum, 0.0
@@ -32,32 +42,36 @@ class Buckets:
 
 
 class BatchHistogram(Collector):
-    """Histograms of one name, one for each model.
+    """Histograms of one name, one for each set of labels.
 
     Args:
         name: Without suffix; base units.
         help_text: What is observed.
         bounds: Upper bounds of the buckets, rising, without infinity.
+        labels: Their names.
     """
 
-    def __init__(self, name: str, help_text: str, bounds: tuple[float, ...]) -> None:
+    def __init__(
+        self, name: str, help_text: str, bounds: tuple[float, ...], labels: Sequence[str] = ("model",)
+    ) -> None:
         self._name = name
         self._help = help_text
         self._bounds = tuple(map(float, bounds))
-        self._models: dict[str, Buckets] = {}
+        self._labels = labels
+        self._histograms: dict[tuple[str, ...], Buckets] = {}
 
-    def labels(self, model: str) -> Buckets:
-        """The histogram of one model."""
-        return self._models.setdefault(model, Buckets(self._bounds))
+    def labels(self, *values: str) -> Buckets:
+        """The histogram with these labels."""
+        return self._histograms.setdefault(values, Buckets(self._bounds))
 
     def describe(self) -> Iterable[Metric]:
         """Its name and kind."""
-        yield HistogramMetricFamily(self._name, self._help, labels=["model"])
+        yield HistogramMetricFamily(self._name, self._help, labels=self._labels)
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus reads."""
-        family = HistogramMetricFamily(self._name, self._help, labels=["model"])
-        for model, histogram in list(self._models.items()):
+        family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
+        for values, histogram in list(self._histograms.items()):
             buckets, total = histogram.cumulative()
-            family.add_metric([model], buckets, total)
+            family.add_metric(values, buckets, total)
         yield family

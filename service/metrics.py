@@ -1,9 +1,11 @@
 """Every metric of the service. Base units; labels only from closed sets (models, methods, codes, reasons)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from carousel.wire.carousel_pb2 import Reason
@@ -12,6 +14,8 @@ from service.histogram import BatchHistogram, Buckets
 REFUSALS = [name for name in Reason.keys() if name != "REASON_UNSPECIFIED"]  # noqa: SIM118 - no mapping
 ENDINGS = ("expired", "closed", "evicted", "lost")
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_GATES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1, 2, 5, 10, 20, 50, 100)
+"""Means and shares end at 1; norms of states go on."""
 _CHUNKS = (1.0, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -38,6 +42,13 @@ class Metrics:
         ProcessCollector(namespace="carousel", registry=self.registry)
         self._requests()
         self._sessions()
+        self._gates = BatchHistogram(
+            "carousel_gates",
+            "What the gates of observed models do, a mean over a session's steps in a run.",
+            _GATES,
+            ("model", "statistic"),
+        )
+        self.registry.register(self._gates)
         self._models: dict[str, Any] = {
             "steps": self._counter("steps", "Steps committed."),
             "chunks": self._counter("chunks", "Chunks committed."),
@@ -63,6 +74,11 @@ class Metrics:
     def of_model(self, key: str) -> ModelMetrics:
         """The metrics of one model, known by name and version."""
         return ModelMetrics(**{name: metric.labels(key) for name, metric in self._models.items()})
+
+    def observe_gates(self, key: str, statistics: Sequence[str], values: NDArray[np.float32]) -> None:
+        """What the gates of an observed model did in a run: `[B, K]`, a column for each statistic."""
+        for column, statistic in enumerate(statistics):
+            self._gates.labels(key, statistic).observe_each(values[:, column])
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read when it is scraped."""

@@ -1,7 +1,7 @@
 """Runs step graphs in the rows form with ONNX Runtime: gather, run, check, scatter."""
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from service.spill import SpillFile
+
+
+Array = NDArray[Any]
 
 
 class OnnxBackend:
@@ -39,6 +42,8 @@ class OnnxBackend:
         plane = contract.planes[0]
         self._state_input, state_output = plane.input, plane.output
         self._fetches = [*(port.name for port in contract.outputs), state_output]
+        if contract.observed is not None:
+            self._fetches.append(contract.observed.output)
         # Pages of zeros cost nothing until a session writes to them.
         self._rows: NDArray[np.generic] = np.zeros((rows, plane.size), NUMPY[plane.dtype])
         if contract.initial is not None:
@@ -50,15 +55,14 @@ class OnnxBackend:
 
     def run(self, run: Run) -> Result:
         """Advance every session of the batch; see `Backend.run`."""
-        (*outputs, states), seconds = self._call(run)
-        self._check_shapes(run, outputs, states)
+        outputs, states, observed, seconds = self._call(run)
         if all_finite(states):
             finite = None
             self.write(run.write_rows, states)
         else:
-            finite = np.isfinite(states).all(axis=1)
+            finite = np.asarray(np.isfinite(states).all(axis=1))
             self.write(run.write_rows[finite], states[finite])
-        return Result(tuple(outputs), finite, seconds)
+        return Result(tuple(outputs), finite, seconds, observed)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.generic]:
         """The states of some rows; see `Backend.read`."""
@@ -87,8 +91,7 @@ class OnnxBackend:
             inputs = tuple(np.zeros((size, steps, *p.shape), NUMPY[p.dtype]) for p in self._contract.inputs)
             rows = np.full(size, INITIAL_ROW)
             run = Run(rows, rows, np.full(size, steps, np.int32), inputs)
-            (*outputs, states), _ = self._call(run)
-            self._check_shapes(run, outputs, states)
+            self._call(run)  # looks at the shapes, too
 
     def _check_shapes(
         self, run: Run, outputs: list[NDArray[np.generic]], states: NDArray[np.generic]
@@ -103,11 +106,16 @@ class OnnxBackend:
                 f"state: expected {[sizes[0], self._contract.state_size]}, got {list(states.shape)}"
             )
 
-    def _call(self, run: Run) -> tuple[list[NDArray[np.generic]], float]:
+    def _call(self, run: Run) -> tuple[list[Array], Array, Array | None, float]:
+        """Outputs, states, what is observed, and seconds in the runtime."""
         feeds = {port.name: array for port, array in zip(self._contract.inputs, run.inputs, strict=True)}
         feeds[self._contract.lengths] = run.lengths
         feeds[self._state_input] = self.read(run.read_rows)
         started = time.perf_counter()
         with self._denormals.as_zero():
             fetched = self._session.run(self._fetches, feeds)
-        return fetched, time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        observed = fetched.pop() if self._contract.observed is not None else None
+        *outputs, states = fetched
+        self._check_shapes(run, outputs, states)
+        return outputs, states, observed, seconds

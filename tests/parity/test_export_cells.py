@@ -164,3 +164,18 @@ async def test_the_service_answers_what_torch_computes_whole_and_in_chunks(
                 answers.append(np.concatenate(parts))
             np.testing.assert_allclose(answers[0], expected, rtol=TOLERANCE, atol=TOLERANCE, err_msg=kind)
             assert answers[0].tobytes() == answers[1].tobytes(), kind
+
+
+async def test_what_the_gates_of_an_observed_model_do_is_in_the_metrics(served: Server) -> None:
+    tokens = np.random.default_rng(2).integers(len(SYMBOLS), size=5)
+    async with AsyncClient(f"127.0.0.1:{served.grpc_port}") as client:
+        session = await client.open("lstm-observed")
+        await session.step(tokens[:3])
+        await session.step(tokens[3:])
+    labels = {"model": "lstm-observed/1", "statistic": "layer1.forget.mean"}
+    value = served.metrics.registry.get_sample_value
+    assert value("carousel_gates_count", labels) == 2
+    total = value("carousel_gates_sum", labels)
+    assert total is not None
+    assert 0 < total < 2
+    assert value("carousel_gates_bucket", labels | {"le": "1.0"}) == 2
