@@ -14,7 +14,6 @@ from bench.rows import Aim, AtLeast, AtMost, Ratio
 from bench.run import Target, drive, padded, service
 from bench.sequences import LONGEST, SHORTEST, Measured, Plan
 
-ROW = f"sequences of {SHORTEST} to {LONGEST} steps"
 BASE = "padding to the longest that waits"
 MOST = 64
 """Sequences of one run, on both sides. The baseline is slower with more and with fewer."""
@@ -50,8 +49,8 @@ class Pair(NamedTuple):
     base: Sample
 
 
-def mixed_lengths(models: Path, runs: int, seconds: float) -> list[Ratio]:
-    """Throughput when there is always more to do, and latency when the baseline is at 70 %."""
+def mixed_lengths(models: Path, model: str, runs: int, seconds: float) -> list[Ratio]:
+    """Throughput when there is always more to do, and latency when the baseline is at 70 %; `model` names the shape."""
     with service(models, "--max-batch", str(MOST)) as ours, padded(models, MOST) as base:
 
         def pairs(sessions: int, rate: float | None) -> list[Pair]:
@@ -62,15 +61,17 @@ def mixed_lengths(models: Path, runs: int, seconds: float) -> list[Ratio]:
 
         full = pairs(BUSY, None)
         part = pairs(READY, PART * median(pair.base.sequences_per_second for pair in full))
+    row = f"{model}, sequences of {SHORTEST} to {LONGEST} steps"
+    p90 = f"p90 at {PART:.0%} of the baseline's rate"
     return [
-        _ratio("rate", AtLeast(1.25), full, lambda sample: sample.steps_per_second),
-        _ratio(f"p90 at {PART:.0%} of the baseline's rate", AtMost(0.5), part, lambda sample: sample.p90_ms),
+        _ratio(row, "rate", AtLeast(1.25), full, lambda sample: sample.steps_per_second),
+        _ratio(row, p90, AtMost(0.5), part, lambda sample: sample.p90_ms),
     ]
 
 
-def _ratio(figure: str, aim: Aim, pairs: Sequence[Pair], of: Callable[[Sample], float]) -> Ratio:
+def _ratio(row: str, figure: str, aim: Aim, pairs: Sequence[Pair], of: Callable[[Sample], float]) -> Ratio:
     return Ratio(
-        row=ROW,
+        row=row,
         figure=figure,
         against=BASE,
         aim=aim,

@@ -99,14 +99,17 @@ def _engine(args: argparse.Namespace) -> int:
     from cli.progress import waiting
 
     with tempfile.TemporaryDirectory() as folder, waiting("measuring") as tell:
-        models = Path(folder)
-        _write_model(models, input_size=64, hidden_size=128, layers=1)
-        tell("1 of 3: one streams long chunks")
-        ratios = one_streams_long_chunks(models, args.runs, args.seconds)
-        tell("2 of 3: mixed lengths")
-        ratios += mixed_lengths(models, args.runs, args.seconds)
-        tell("3 of 3: drain and restart")
-        ratios += drain_and_restart(models, args.runs, args.sessions)
+        small, large = Path(folder, "small"), Path(folder, "large")
+        _write_model(small, input_size=64, hidden_size=128, layers=1)
+        _write_model(large, input_size=64, hidden_size=512, layers=1)
+        tell("1 of 4: one streams long chunks")
+        ratios = one_streams_long_chunks(small, args.runs, args.seconds)
+        tell("2 of 4: mixed lengths")
+        ratios += mixed_lengths(small, "H=128", args.runs, args.seconds)
+        tell("3 of 4: mixed lengths, large model")
+        ratios += mixed_lengths(large, "H=512", args.runs, args.seconds)
+        tell("4 of 4: drain and restart")
+        ratios += drain_and_restart(small, args.runs, args.sessions)
     _report(ratios, args.out)
     return 0
 

@@ -51,7 +51,7 @@ class Engine:
         self.clock = clock
         self.limits = limits
         self.unread_bytes = 0
-        """Answers of all streams between the reading of their frames and the writing."""
+        """Inputs or answers of all streams between the reading of their frames and the writing."""
         self.table = SessionTable(limits.sessions)
         self.kept = KeptAnswers(limits.sessions, [model.contract for model in self.served], limits.kept_bytes)
         self.queue = ChunkQueue(self.table, [model.step_bytes for model in self.served])

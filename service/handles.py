@@ -44,7 +44,7 @@ class Handles:
                 slot = table.find(self._owner, session_id, now)
             except ServiceError as error:
                 self._errors[len(self._ids)] = error.again()
-                self._add(session_id, 0, NOBODY, NOBODY)
+                self._add("", 0, NOBODY, NOBODY)  # the id may be as long as a message
                 answer.next_indices.append(0)
                 answer.errors.append(chunk_error(position, error))
             else:

@@ -75,7 +75,8 @@ class KeptAnswers:
         # One place after the other, as NumPy takes and puts single numbers fastest.
         self._end = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
         self._ends = self._end.view(_WINDOW)
-        self._length = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
+        # A chunk is not long; a million sessions are many.
+        self._length = np.zeros(sessions * WINDOW_CHUNKS, np.int32)
         self._digest = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
         self._place = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
         self._next = np.zeros(sessions, np.int64)

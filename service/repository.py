@@ -65,6 +65,11 @@ class ServedModel:
         """Bytes of the answer to one step."""
         return step_bytes_of(self.contract)
 
+    @cached_property
+    def held_bytes(self) -> int:
+        """Bytes that one step holds on its way through the server: its inputs, or later its answer."""
+        return max(self.step_bytes, sum(p.size * NUMPY[p.dtype].itemsize for p in self.contract.inputs))
+
     @property
     def row_bytes(self) -> int:
         """Bytes of one state row."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STREAM_CHUNKS = 1024
 """Chunks of one stream between reading and writing, and of one frame."""
 STREAM_BYTES = 32 << 20
-"""Bytes of answers of one stream between reading and writing, unless one frame alone makes more."""
+"""Bytes of inputs or answers of one stream between reading and writing, unless one frame alone makes more."""
 ALL_STREAMS_BYTES = 1 << 30
 """The same of all streams together; beyond it, each still has one frame under way."""
 
@@ -151,8 +151,8 @@ class StreamCall:
             for position in range(len(handles)):
                 caller.refused(position, caller.gone(position))
         else:
-            self._open_bytes += steps * model.step_bytes
-            self._engine.unread_bytes += steps * model.step_bytes
+            self._open_bytes += steps * model.held_bytes
+            self._engine.unread_bytes += steps * model.held_bytes
             self._engine.offer(model, caller, slots, serials, firsts, lengths, acknowledged, blobs)
 
     # -- writing --------------------------------------------------------------------------------------------------
@@ -175,16 +175,19 @@ class StreamCall:
             if self._ending:
                 return
             await self._context.write(message(part))
-            chunks = sum([item.chunks for item in part])
-            self._written(chunks, sum([item.budget_bytes for item in part]))
-            if (model := part[0].caller.model) is not None:
+            chunks, model = sum([item.chunks for item in part]), part[0].caller.model
+            if model is None:
+                self._written(chunks, 0)
+            else:
+                steps = sum([item.budget_bytes for item in part]) // model.step_bytes
+                self._written(chunks, steps * model.held_bytes)
                 waited = self._engine.clock() - since
                 self._engine.metrics_of(model).answer_seconds.observe(waited, chunks)
 
-    def _written(self, chunks: int, budget_bytes: int) -> None:
+    def _written(self, chunks: int, held_bytes: int) -> None:
         self._open_chunks -= chunks
-        self._open_bytes -= budget_bytes
-        self._engine.unread_bytes -= budget_bytes
+        self._open_bytes -= held_bytes
+        self._engine.unread_bytes -= held_bytes
         if self._reader_sleeps is not None and not self._reader_sleeps.done():
             self._reader_sleeps.set_result(None)
 

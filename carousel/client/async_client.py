@@ -26,6 +26,7 @@ _OPTIONS: list[tuple[str, int]] = [
     # A connection that died without a word is noticed within 25 s, well inside TIMEOUT_S.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # the one that counts; a minute by default
     # grpc's own delays between connections, 1 s to 2 min, would outlast a restart. Ours come on top, with jitter.
     ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 1_000),

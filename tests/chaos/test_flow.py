@@ -1,10 +1,11 @@
 """Clients that do not read, vanish without a word, or want everything: memory is bounded and others are served."""
 
 import asyncio
+import itertools
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ import numpy as np
 import pytest
 
 from bench.proxy import CuttableProxy
-from carousel.client import AsyncClient
+from carousel.client import AsyncClient, async_client
 from carousel.wire import carousel_pb2 as pb
 from carousel.wire.carousel_pb2 import Reason
 from carousel.wire.carousel_pb2_grpc import CarouselStub
 from service import grpc_port, stream
+from service.handles import Handles
 from service.server import Server, start_server
 from service.settings import Settings
+from service.stream import StreamCall
+from tests.fakes import Harness
 from tests.wire import V, answers, attach, converse, open_session, steps, tokens
 
 MEGABYTE = 1 << 20
+SLOW = ("grpc.http2.ping_timeout_ms", "grpc.keepalive_time_ms")
 
 
 @asynccontextmanager
@@ -64,7 +69,7 @@ async def test_any_number_of_streams_that_nobody_reads_take_so_much_memory_and_n
         call = stub.Stream()
         await call.write(attach(*[await open_session(stub) for _ in range(64)]))
         frame = pb.StepFrame(handles=range(64), lengths=[128] * 64, inputs=tokens(*[1] * 128 * 64))
-        for _ in count():
+        for _ in itertools.count():
             await call.write(pb.StreamRequest(steps=frame))
 
     async with stub_of(server.grpc_port) as stub:
@@ -84,56 +89,123 @@ async def test_any_number_of_streams_that_nobody_reads_take_so_much_memory_and_n
             await asyncio.sleep(0.01)
 
 
+async def test_inputs_that_wait_count_as_what_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "STREAM_BYTES", 1000)
+    h = Harness()
+    monkeypatch.setitem(h.model.__dict__, "held_bytes", 100)  # as if a step were 100 bytes in, and 4 out
+    frame = pb.StepFrame(handles=[0], lengths=[5], inputs=[pb.Tensor(name="x", data=bytes(20))])
+    line = Line([attach(h.open().id), *[pb.StreamRequest(steps=frame)] * 10])
+    running = asyncio.create_task(StreamCall(h.engine, h.metrics, "anonymous", line).run())
+    await asyncio.sleep(0.01)
+    assert len(line.requests) == 10 - 2
+    assert h.engine.unread_bytes == 1000
+    while line.requests:
+        h.settle()
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert h.engine.unread_bytes == 0
+
+
+class Line:
+    """The server's end of a stream whose client has said all it will, and reads."""
+
+    def __init__(self, requests: list[pb.StreamRequest]) -> None:
+        self.requests = requests
+
+    async def read(self) -> pb.StreamRequest:
+        return self.requests.pop(0) if self.requests else await asyncio.get_running_loop().create_future()
+
+    async def write(self, response: pb.StreamResponse) -> None:
+        pass
+
+
+def test_ids_as_long_as_messages_are_not_remembered() -> None:
+    h, one_megabyte = Harness(), "x" * MEGABYTE
+    handles = Handles(h.engine, "anonymous")
+    tracemalloc.start()
+    for k in range(50):
+        handles.attach(pb.Attach(sessions=[f"{k}{one_megabyte}"]))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < MEGABYTE
+    assert "expected at most 128 characters" in str(handles.why_not(49))
+
+
 async def test_a_connection_that_falls_silent_is_given_up_and_its_session_goes_on_elsewhere(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = {"grpc.keepalive_time_ms": 300, "grpc.keepalive_timeout_ms": 300}
     usual = grpc_port._options
-    monkeypatch.setattr(grpc_port, "_options", lambda given: list((dict(usual(given)) | impatient).items()))
-    async with serving(repository) as server, CuttableProxy(server.grpc_port) as proxy:
-        async with stub_of(server.grpc_port) as stub, stub_of(proxy.port) as silent:
-            session = await open_session(stub)
-            call = silent.Stream()
-            await call.write(attach(session))
-            await call.write(steps([0], [0], [[1, 2]]))
-            while not answers([await call.read()]):
-                pass
-            proxy.freeze()
-            await call.write(steps([0], [2], [[3]]))
-            streams = server.metrics.streams
-            async with asyncio.timeout(10):
-                while streams._value.get():
-                    await asyncio.sleep(0.01)
-            again = answers(await converse(stub, attach(session), steps([0], [2], [[3]])))
-            assert set(again) == {(0, 2)}
-            call.cancel()
+    monkeypatch.setattr(grpc_port, "_options", lambda given: impatient(usual(given)))
+    async with (
+        serving(repository) as server,
+        CuttableProxy(server.grpc_port) as proxy,
+        stub_of(server.grpc_port) as stub,
+        stub_of(proxy.port) as silent,
+    ):
+        session = await open_session(stub)
+        call = silent.Stream()
+        await call.write(attach(session))
+        await call.write(steps([0], [0], [[1, 2]]))
+        while not answers([await call.read()]):
+            pass
+        assert server.metrics.registry.get_sample_value("carousel_streams") == 1
+        proxy.freeze()
+        await call.write(steps([0], [2], [[3]]))
+        async with asyncio.timeout(10):
+            while server.metrics.registry.get_sample_value("carousel_streams"):
+                await asyncio.sleep(0.01)
+        again = answers(await converse(stub, attach(session), steps([0], [2], [[3]])))
+        assert set(again) == {(0, 2)}
+        call.cancel()
+
+
+async def test_a_client_whose_connection_falls_silent_makes_another(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_client, "_OPTIONS", impatient(async_client._OPTIONS))
+    async with CuttableProxy(server.grpc_port) as proxy, AsyncClient(f"127.0.0.1:{proxy.port}") as client:
+        session = await client.open("tiny")
+        await session.step(np.array([1]))
+        proxy.freeze()
+        await session.step(np.array([2]), timeout_s=10)
+        assert proxy.accepted == 2
+
+
+def impatient(options: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The same options with a fifth of a second where they say many."""
+    return [(name, 200 if name in SLOW else value) for name, value in options]
 
 
 async def test_a_flood_of_opens_fills_the_server_is_told_the_limit_and_stops_no_step(
     repository: Path,
 ) -> None:
-    async with serving(repository, max_sessions=40) as server:
-        async with AsyncClient(f"127.0.0.1:{server.grpc_port}") as client:
-            session = await client.open("tiny")
+    async with (
+        serving(repository, max_sessions=40) as server,
+        AsyncClient(f"127.0.0.1:{server.grpc_port}") as client,
+        stub_of(server.grpc_port) as one,
+        stub_of(server.grpc_port) as other,
+    ):
+        session = await client.open("tiny")
+        flooding = asyncio.gather(flood_with_opens(one), flood_with_opens(other))
+        for k in range(20):
+            await session.step(np.array([k]))
+        opened = [*itertools.chain(*await flooding)]
+        assert len(opened) == 39
+        await one.Close(pb.CloseRequest(session=opened[0]))
+        await open_session(other)
 
-            async def flood(stub: Any) -> list[str]:
-                calls = [stub.Open(pb.OpenRequest(model="tiny")) for _ in range(100)]
-                opened = await asyncio.gather(*calls, return_exceptions=True)
-                for error in opened:
-                    if isinstance(error, grpc.aio.AioRpcError):
-                        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-                        assert error.details() == "the server has 40 sessions, as many as it takes"
-                        assert ("carousel-reason", "SESSION_LIMIT") in tuple(error.trailing_metadata())
-                return [one.session for one in opened if isinstance(one, pb.OpenResponse)]
 
-            async with stub_of(server.grpc_port) as one, stub_of(server.grpc_port) as other:
-                flooding = asyncio.gather(flood(one), flood(other))
-                for k in range(20):
-                    await session.step(np.array([k]))
-                opened = sum(await flooding, [])
-                assert len(opened) == 39
-                await one.Close(pb.CloseRequest(session=opened[0]))
-                await open_session(other)
+async def flood_with_opens(stub: Any) -> list[str]:
+    """The sessions that could be opened; the others were refused in as many words."""
+    calls = [stub.Open(pb.OpenRequest(model="tiny")) for _ in range(100)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    for error in outcomes:
+        if isinstance(error, grpc.aio.AioRpcError):
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert error.details() == "the server has 40 sessions, as many as it takes"
+            assert ("carousel-reason", "SESSION_LIMIT") in tuple(error.trailing_metadata())
+    return [one.session for one in outcomes if isinstance(one, pb.OpenResponse)]
 
 
 async def test_one_caller_who_fills_the_queue_is_told_of_every_chunk_and_others_are_served(

@@ -179,7 +179,7 @@ async def test_a_session_whose_model_has_changed_is_lost_and_says_after_how_many
     tiny_characters(place.models, hidden=16, layers=2, version=2, lineage="0dd" * 8)
     await place.start()
     async with place.stub() as stub:
-        with pytest.raises(grpc.aio.AioRpcError, match="was lost .* after 3 steps") as caught:
+        with pytest.raises(grpc.aio.AioRpcError, match=r"was lost .* after 3 steps") as caught:
             await stub.Describe(pb.DescribeRequest(session=session))
         assert ("carousel-reason", "SESSION_LOST") in tuple(caught.value.trailing_metadata())
 

@@ -39,8 +39,8 @@ def test_every_row_is_measured_told_and_written(tmp_path: Path, capsys: pytest.C
     size = ["--runs", "1", "--seconds", "1", "--sessions", str(SESSIONS)]
     assert main(["bench", "engine", *size, "--out", str(out)]) == 0
     told, ratios = capsys.readouterr().out, json.loads(out.read_text())["ratios"]
-    assert [f"| {ratio['row']} | {ratio['figure']} |" in told for ratio in ratios] == [True] * 4
-    long, rate, p90, restart = (ratio["samples"][0] for ratio in ratios)
+    assert [f"| {ratio['row']} | {ratio['figure']} |" in told for ratio in ratios] == [True] * 6
+    long, rate, p90, _, _, restart = (ratio["samples"][0] for ratio in ratios)
     assert long["long"]["steps_per_second"] % 1000 == 0 < long["long"]["steps_per_second"]
     assert ratios[0]["median"] == long["ours"]["p99_ms"] / long["base"]["p99_ms"]
     assert ratios[1]["median"] == rate["ours"]["steps_per_second"] / rate["base"]["steps_per_second"]

@@ -81,6 +81,9 @@ class History(World):
 
     def close(self) -> None:
         twin = self.a_twin()
+        if self.random.random() < 0.5:
+            # The one whose row leaves next, or is about to.
+            twin = min(self.alive, key=lambda one: (len(one.queued), one.used), default=twin)
         if twin.gone is None:
             request = pb.CloseRequest(session=twin.id, request_id=f"close {twin.id}")
             twin.gone = SessionClosedError
@@ -161,7 +164,12 @@ class History(World):
         if known:
             twin, chunk = self.random.choice(known)
             values = chunk.values
-            other = [[*values, 1.0], [values[0] + 1, *values[1:]], [*values[:-1], values[-1] + 1], values[1:] or [0.5]]
+            other = [
+                [*values, 1.0],
+                [values[0] + 1, *values[1:]],
+                [*values[:-1], values[-1] + 1],
+                values[1:] or [0.5],
+            ]
             self.send(twin, chunk.first, self.random.choice(other), 0)
 
     def leave_a_gap(self) -> None:
@@ -184,13 +192,41 @@ class History(World):
         self.h.backend.fail_next = True
 
     def fill_or_empty_the_disk(self) -> None:
-        self.disk_is_full = not self.disk_is_full
+        """While it is full, idle rows stay where they are, and new sessions find no room."""
+        self.disk_is_full = not self.disk_is_full and self.random.random() < 0.4
+        for _ in range(self.random.randint(0, 12) if self.disk_is_full else 0):
+            self.open()
+            self.send(self.twins[-1], 0, self.some_inputs(), 0)
+            self.turn()
+            self.check()
 
     def restart(self) -> None:
         """Drain and save, then load into another engine; perhaps the work takes longer than the server waits."""
         if self.random.random() < 0.3:
             self.let_time_pass()
             self.check()
+        self.drain_for_a_while()
+        self.disk_is_full = False  # a server that cannot bring back every session does not start
+        before = {twin: self._answers(twin) for twin in self.alive}
+        calls, moment = self.api.dump_calls(), self.h.now
+        finished(drain_file.save(self.folder, self.h.engine, calls, at_once))
+        if self.random.random() < 0.1:
+            self.lineage += 1  # the next server has another model
+            for twin in self.alive:
+                twin.gone = SessionLostError
+        self.start()
+        assert finished(drain_file.load(self.folder, self.h.engine, at_once)) == calls
+        drain_file.forget(self.folder)
+        self.api.load_calls(calls)
+        self.check_tombstones()
+        for twin in self.alive:
+            twin.comes_back(self.view(twin.id), self.h.now - moment)
+            assert self._answers(twin) == before[twin]
+        if self.random.random() < 0.3:
+            self.let_time_pass()
+
+    def drain_for_a_while(self) -> None:
+        """Take nothing new and finish what is queued, or not all of it."""
         drained: list[int] = []
         self.drain(lambda: drained.append(self.h.engine.queue.chunks))
         refused = caught(lambda: finished(self.api.Open(pb.OpenRequest(model="fake"), None)))
@@ -205,24 +241,6 @@ class History(World):
             self.turn()
         self.check()
         self.hang_up()
-        before = {twin: self._answers(twin) for twin in self.twins if twin.gone is None}
-        calls, moment = self.api.dump_calls(), self.h.now
-        finished(drain_file.save(self.folder, self.h.engine, calls, at_once))
-        if self.random.random() < 0.1:
-            self.lineage += 1  # the next server has another model
-            for twin in self.twins:
-                twin.gone = twin.gone or SessionLostError
-        self.start()
-        assert finished(drain_file.load(self.folder, self.h.engine, at_once)) == calls
-        drain_file.forget(self.folder)
-        self.api.load_calls(calls)
-        self.check_tombstones()
-        for twin, answers in before.items():
-            if twin.gone is None:
-                twin.comes_back(self.view(twin.id), self.h.now - moment)
-                assert self._answers(twin) == answers
-        if self.random.random() < 0.3:
-            self.let_time_pass()
 
     def crash(self) -> None:
         """Nothing was written: no session may come back, least of all as it once was."""

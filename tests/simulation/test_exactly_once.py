@@ -4,7 +4,7 @@ import pytest
 
 from tests.simulation.history import History
 
-HISTORIES = 250
+HISTORIES = 200
 
 
 @pytest.mark.parametrize("block", range(10))

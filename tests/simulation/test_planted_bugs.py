@@ -175,8 +175,8 @@ def the_queue_has_no_end(original: Original, *_: object) -> bool:
 
 @planted(Engine, "admit_offered")
 def a_chunk_reaches_whoever_has_the_place_of_its_session(original: Original, self: Engine) -> None:
-    for group in self._groups.values():
-        group.serials = [int(self.table.serial[slot]) for slot in group.slots]
+    for offered in self._groups.values():
+        offered.serials = [int(self.table.serial[slot]) for slot in offered.slots]
     original(self)
 
 
@@ -199,7 +199,7 @@ def contents_are_told_apart_by_their_first_step(original: Original, blobs: Any, 
 
 @planted(Engine, "admit_offered")
 def chunks_of_a_caller_that_has_left_are_taken_in(original: Original, self: Engine) -> None:
-    callers = [caller for group in self._groups.values() for caller, _ in group.callers if caller.left]
+    callers = [caller for one in self._groups.values() for caller, _ in one.callers if caller.left]
     for caller in callers:
         caller.left = False
     original(self)

@@ -23,7 +23,7 @@ from service.errors import (
 from service.kept import WINDOW_BYTES, WINDOW_CHUNKS
 from service.rules import CHUNK_WAITERS
 from service.sessions import SessionTable
-from tests.fakes import Caller, Harness, SessionView, sequential
+from tests.fakes import Answer, Caller, Harness, SessionView, sequential
 
 
 def step_of(session: SessionView) -> pb.StepRequest:
@@ -135,6 +135,20 @@ def test_the_bytes_of_chunks_that_are_queued_count_in_the_window() -> None:
     h.send(session, 0, [1, 2, 3])
     assert isinstance(h.send(session, 3, [4, 5]).error, WindowFullError)
     assert h.send(session, 3, [4]).outcomes == []
+
+
+@pytest.mark.parametrize(("free", "fits"), [(8, True), (7, False)])
+def test_a_window_may_be_filled_to_the_last_byte_and_no_further(free: int, fits: bool) -> None:
+    h = Harness()
+    alone, together = h.open(), h.open()
+    for session in (alone, together):
+        h.table.window_bytes[session.slot] = WINDOW_BYTES - free
+    # The second chunk of a session in one frame is decided alone.
+    _, second = h.offer_frame([(alone, 0, [1], 0), (alone, 1, [2], 0)])
+    both = h.offer(together, 0, [1, 2])
+    h.settle()
+    for caller in (second, both):
+        assert isinstance(caller.outcomes[0], Answer if fits else WindowFullError)
 
 
 def test_chunks_without_an_index_take_no_place_in_the_window() -> None:

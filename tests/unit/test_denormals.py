@@ -1,6 +1,7 @@
 """Denormal numbers are zero while a model runs, on whichever thread that is, and nowhere else."""
 
 import ctypes
+import platform
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -100,6 +101,21 @@ def test_what_was_made_on_a_thread_that_flushes_leaves_no_flag_behind_on_another
         return [within, product()]
 
     assert on_a_new_thread(job) == [0.0, float(TINY)]
+
+
+@pytest.mark.parametrize(("name", "value"), [("machine", "riscv64"), ("libc_ver", ("musl", "1.2"))])
+def test_where_the_flag_is_not_known_runs_are_only_slower(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    monkeypatch.setattr(platform, name, lambda: value)
+    denormals = Denormals()
+    assert not denormals.known
+
+    def job() -> float:
+        with denormals.as_zero():
+            return product()
+
+    assert on_a_new_thread(job) == float(TINY)
 
 
 @pytest.mark.parametrize("flushing", [True, False])

@@ -176,7 +176,11 @@ class History:
         for slot, expected in enumerate(self.lists):
             held = self.kept.of(slot, 0)
             assert [(c.first, c.length, self.kept.outputs(0, c)) for c in held] == expected
-        assert self.kept.total_bytes == STEP * sum(length for held in self.lists for _, length, _ in held)
+        lengths = [length for held in self.lists for _, length, _ in held]
+        assert self.kept.total_bytes == STEP * sum(lengths)
+        # Nothing else stays in memory.
+        assert self.kept._arenas[0].rows.used == lengths.count(1)
+        assert len(self.kept._longer) == len(lengths) - lengths.count(1)
 
 
 def test_every_history_of_kept_answers_is_that_of_one_list_a_session() -> None:
@@ -186,18 +190,18 @@ def test_every_history_of_kept_answers_is_that_of_one_list_a_session() -> None:
 
 def test_what_is_dumped_and_loaded_into_other_slots_is_kept_as_before() -> None:
     kept, again = kept_answers(), kept_answers()
-    for slot, lengths in ((3, [1, 3, 1]), (0, []), (1, [2] * WINDOW_CHUNKS)):
+    for slot, lengths in ((2, [1]), (3, [1, 3, 1]), (0, []), (1, [2] * WINDOW_CHUNKS)):
         end = 0
         for seed, length in enumerate(lengths):
             end += length
             keep(kept, [slot], [end], length, seed)
     release(kept, [3], [1])
-    dump = kept.dump(0, np.array([3, 0, 1]))
-    chunks, sizes = again.load(0, np.array([0, 1, 2]), dump)
-    assert chunks.tolist() == [2, 0, WINDOW_CHUNKS]
-    assert sizes.tolist() == [4 * STEP, 0, 2 * WINDOW_CHUNKS * STEP]
+    dump = kept.dump(0, np.array([3, 0, 1, 2]))
+    chunks, sizes = again.load(0, np.array([0, 1, 2, 3]), dump)
+    assert chunks.tolist() == [2, 0, WINDOW_CHUNKS, 1]
+    assert sizes.tolist() == [4 * STEP, 0, 2 * WINDOW_CHUNKS * STEP, STEP]
     assert again.total_bytes == kept.total_bytes
-    for before, after in ((3, 0), (0, 1), (1, 2)):
+    for before, after in ((3, 0), (0, 1), (1, 2), (2, 3)):
         pairs = list(zip(kept.of(before, 0), again.of(after, 0), strict=True))
         assert all(one[:3] == other[:3] for one, other in pairs)
         assert all(kept.outputs(0, one) == again.outputs(0, other) for one, other in pairs)

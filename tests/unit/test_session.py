@@ -52,6 +52,8 @@ def test_other_content_at_a_known_index_is_refused_and_harms_nothing(where: str)
     h.settle()
     assert isinstance(other.error, ContentDiffersError)
     assert isinstance(longer.error, ContentDiffersError)
+    assert str(other.error).endswith("1 steps then, 1 now, with other inputs")
+    assert str(longer.error).endswith("1 steps then, 2 now")
     assert good.answer == [5]
     assert session.next_index == 1
 
