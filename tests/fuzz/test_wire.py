@@ -296,7 +296,7 @@ def test_whatever_is_asked_by_a_call_harms_nobody(beside: Beside, asked: list[tu
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-@settings(checked, max_examples=15_000)
+@settings(checked, max_examples=6_000)
 @given(said=conversations(), asked=st.lists(st.one_of(calls, unreadable), max_size=2))
 def test_whatever_is_said_for_minutes_harms_nobody(
     beside: Beside, said: list[bytes], asked: list[tuple[str, bytes]]

@@ -10,7 +10,7 @@ import pytest
 from tests.simulation.history import History
 
 ENOUGH = 10_000
-HISTORIES = 20_000
+HISTORIES = 12_000
 SECONDS = 900
 """No history begins later."""
 
