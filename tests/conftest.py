@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
+import hypothesis
 import pytest
 import structlog
 
@@ -16,6 +17,11 @@ from tests.models import tiny_characters
 
 # Logs of what tests break on purpose would bury what they find.
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+# No test is timed: a machine that others use may be slow at any moment.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
