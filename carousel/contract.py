@@ -14,9 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from carousel.errors import CarouselError
 
 METADATA_KEY = "carousel.contract"
-FORMAT = 2
+FORMAT = 3
 _SINCE_2 = frozenset({"arena", "runs_on", "precision", "batch_dependent", "observed"})
 """Keys that no document of format 1 has."""
+_SINCE_3 = frozenset({"primes"})
+"""Keys that no document of format 1 or 2 has."""
+_PORT_SINCE_3 = frozenset({"axes", "feeds"})
+"""The same of its ports."""
 
 DType = Literal["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
@@ -45,6 +49,12 @@ class Port(_Part):
     Float ports: position k of the last axis belongs to `vocabulary[k]`."""
     unknown: Annotated[int, Field(ge=0)] | None = None
     """The token that stands for every symbol outside the vocabulary."""
+    axes: tuple[Literal["batch", "time", "node"], ...] = ("batch", "time")
+    """What comes before `shape`. Step graphs have batch and time; whole-input graphs may have nodes of trees, or a batch
+    without time: one answer for a whole sequence."""
+    feeds: Name | None = None
+    """Outputs: the input that these values are for one step later. A float output with a vocabulary that feeds an integer
+    input does so through a token drawn from it."""
 
     @property
     def size(self) -> int:
@@ -126,9 +136,11 @@ class Observed(_Part):
 class Contract(_Part):
     """What a step graph promises. The service learns everything about a model from here."""
 
-    format: Literal[1, 2] = 1
+    format: Literal[1, 2, 3] = 1
     """The oldest that says everything: releases that read format 1 alone go on reading most models."""
-    kind: Literal["step"] = "step"
+    kind: Literal["step", "whole", "priming"] = "step"
+    """Step: advances sessions. Whole: needs all of its input at once and has no state.
+    Priming: a whole-input graph whose outputs are the planes that sessions of a step graph begin with."""
     form: Literal["rows", "arena"] = "rows"
     """Rows: state planes `[B, size]` go in and come out, gathered and scattered outside the graph.
     Arena: planes `[N, size]` of all sessions go in and come out in the same memory, some of their rows changed."""
@@ -139,8 +151,10 @@ class Contract(_Part):
     outputs: Annotated[tuple[Port, ...], Field(min_length=1)]
     lengths: Name
     """The int32 input `[B]` with the number of steps of each row, 1 or more."""
-    planes: Annotated[tuple[Plane, ...], Field(min_length=1, max_length=1)]
-    segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
+    planes: tuple[Plane, ...]
+    """Of a step graph: the state row, and after it those that are read-only. None of others."""
+    segments: tuple[Segment, ...]
+    """Of the state row."""
     initial: tuple[float, ...] | None = None
     """The state row of a session that has made no step; None: zeros."""
     max_steps: Size = 4096
@@ -158,6 +172,8 @@ class Contract(_Part):
     batch_dependent: bool = False
     """Whether batch-mates change a session's results by more than rounding does."""
     observed: Observed | None = None
+    primes: Signature | None = None
+    """Of a priming graph: the step graph whose sessions it begins."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -169,8 +185,8 @@ class Contract(_Part):
             raise ValueError(f"a name is used twice among {sorted(names)}")
         if (self.form == "arena") != (self.arena is not None):
             raise ValueError(f"form {self.form} {'without' if self.arena is None else 'with'} an arena")
-        if self.format == 1 and (newer := sorted(_SINCE_2 & self.model_dump(exclude_defaults=True).keys())):
-            raise ValueError(f"{newer[0]} needs format 2")
+        self._check_format()
+        self._check_planes()
         if sum(segment.size for segment in self.segments) != self.state_size:
             raise ValueError(f"segments do not add up to the state size {self.state_size}")
         if self.initial is not None and len(self.initial) != self.state_size:
@@ -179,10 +195,39 @@ class Contract(_Part):
             raise ValueError("signature does not belong to this layout")
         return self
 
+    def _check_format(self) -> None:
+        said = self.model_dump(exclude_defaults=True)
+        newer = [(3, key) for key in _SINCE_3 & said.keys()]
+        newer += [
+            (3, key) for port in (*said["inputs"], *said["outputs"]) for key in _PORT_SINCE_3 & port.keys()
+        ]
+        newer += [(3, "kind")] if "kind" in said else []
+        newer += [(3, "planes")] if len(self.planes) > 1 else []
+        newer += [(2, key) for key in _SINCE_2 & said.keys()]
+        for since, key in sorted(newer):
+            if self.format < since:
+                raise ValueError(f"{key} needs format {since}")
+
+    def _check_planes(self) -> None:
+        if (self.kind == "priming") != (self.primes is not None):
+            raise ValueError(f"kind {self.kind} {'without' if self.primes is None else 'with'} primes")
+        if self.kind != "step":
+            if self.planes:
+                raise ValueError(f"kind {self.kind} with planes")
+            return
+        if [plane.output is None for plane in self.planes] != [k > 0 for k in range(len(self.planes))]:
+            raise ValueError("expected one plane that is written and after it those that are read-only")
+        if any(port.axes != ("batch", "time") for port in (*self.inputs, *self.outputs)):
+            raise ValueError("ports of a step graph have the axes batch and time")
+        fed = {port.name for port in self.inputs}
+        for port in self.outputs:
+            if port.feeds is not None and port.feeds not in fed:
+                raise ValueError(f"{port.name} feeds {port.feeds!r}, expected one of {sorted(fed)}")
+
     @property
     def state_size(self) -> int:
-        """S, the number of elements of one state row."""
-        return self.planes[0].size
+        """S, the number of elements of one state row; 0 without a state."""
+        return self.planes[0].size if self.planes else 0
 
     def layout_hash(self) -> str:
         """Hash of what a state row means and of the steps it can take."""
@@ -190,7 +235,12 @@ class Contract(_Part):
 
     def to_json(self) -> str:
         """The document as it is stored in the ONNX file."""
-        return self.model_dump_json(exclude=set(_SINCE_2) if self.format == 1 else None)
+        newer = (_SINCE_2 if self.format < 2 else set()) | (_SINCE_3 if self.format < 3 else set())
+        document = self.model_dump(mode="json", exclude=set(newer))
+        for port in (*document["inputs"], *document["outputs"]) if self.format < 3 else ():
+            for key in _PORT_SINCE_3:
+                del port[key]
+        return json.dumps(document)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -219,8 +269,17 @@ def layout_hash(
     segments: tuple[Segment, ...],
 ) -> str:
     """Hash of a state row's meaning: the same hash means that the same numbers mean the same thing."""
-    parts = [recurrence, *(part.model_dump(mode="json") for part in (*inputs, *outputs, *planes, *segments))]
+    parts = [recurrence, *(_meaning(part) for part in (*inputs, *outputs, *planes, *segments))]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _meaning(part: _Part) -> dict[str, Any]:
+    """What a hash is made of: the keys that came later count only where they say something about the layout."""
+    document = part.model_dump(mode="json")
+    document.pop("feeds", None)
+    if document.get("axes") == ["batch", "time"]:
+        del document["axes"]
+    return document
 
 
 def first_mistake(error: ValidationError) -> str:

@@ -7,6 +7,7 @@ anybody is answered; a failed run changes nothing; a caller that left never brea
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -15,6 +16,7 @@ from service.backend import Result
 from service.batch import Batch
 from service.cohort import Caller
 from service.dispatcher import Dispatch, outcome
+from service.errand import Errand, Errands, Job
 from service.errors import BackendFailedError, QueueFullError, SessionGoneError
 from service.group import Group
 from service.kept import KeptAnswers
@@ -76,6 +78,7 @@ class Engine:
         self._stopped = False
         self._pumping = False
         self._idle: list[Callable[[], None]] = []
+        self._errands = Errands()
 
     # -- what callers ask -----------------------------------------------------------------------------------------
 
@@ -144,6 +147,11 @@ class Engine:
             cohort.refuse(member, gone)
         return gone
 
+    def errand(self, start: Callable[[], Job], done: Callable[[Any], None]) -> None:
+        """Have rows touched between two runs; see `Errand`. It is dropped if the engine is stopped before."""
+        self._errands.add(Errand(start, done))
+        self._pump_soon()
+
     def drain(self, done: Callable[[], None]) -> None:
         """Take no new chunk; call `done` when everything queued has been answered."""
         self.rules.draining = True
@@ -173,7 +181,7 @@ class Engine:
         """Take in what came, and start the next run if the backend is free and anything is ready."""
         self._pumping = False
         self.admit_offered()
-        if self._running or self._stopped or self._leave_room():
+        if self._running or self._stopped or self._leave_room() or self._run_errand():
             return
         if not self._idle and (wait := self._scheduler.wait(self.clock(), self.limits.queue_delay_s)):
             self._later(wait, self._pump_soon)
@@ -183,7 +191,7 @@ class Engine:
             batch = self._scheduler.next_batch()
         if batch is not None:
             self._start(batch)
-        elif not self.queue.chunks:
+        elif not self.queue.chunks and not self._errands:
             waiting, self._idle = self._idle, []
             for done in waiting:
                 done()
@@ -201,6 +209,26 @@ class Engine:
 
         self._running, self._running_since = True, self.clock()
         self._dispatch(move.job, done)
+        return True
+
+    def _run_errand(self) -> bool:
+        """Start the next errand; returns whether one is under way."""
+        errand = self._errands.next(batch_waits=not self._scheduler.empty)
+        if errand is None:
+            return False
+        job = outcome(errand.start)
+        if isinstance(job, Exception):
+            errand.done(job)
+            self._pump_soon()
+            return True
+
+        def done(result: Any) -> None:
+            self._running = False
+            errand.done(result)
+            self._pump_soon()
+
+        self._running, self._running_since = True, self.clock()
+        self._dispatch(job, done)
         return True
 
     def _turn_away(self, batch: Batch) -> bool:
@@ -256,7 +284,7 @@ class Engine:
                 )
         else:
             self._apply(batch, result)
-        if self._groups or self._idle or not self._scheduler.empty:
+        if self._groups or self._idle or self._errands or not self._scheduler.empty:
             self._pump_soon()
 
     def _apply(self, batch: Batch, result: Result) -> None:

@@ -71,6 +71,30 @@ class QueueFullError(ServiceError):
     """The server has as much work waiting as it takes."""
 
 
+class QuotaExceededError(ServiceError):
+    """The owner has as much of something as it may; others are not concerned."""
+
+
+class UnauthenticatedError(ServiceError):
+    """No token came, or one that nobody has."""
+
+
+class NotAllowedError(ServiceError):
+    """Only administrators may do this."""
+
+
+class SnapshotRefusedError(ServiceError):
+    """The snapshot is damaged, not sealed by this server's key, or another owner's."""
+
+
+class ModelDiffersError(ServiceError):
+    """The snapshot, or the call, does not belong to this model."""
+
+
+class ModelFailedError(ServiceError):
+    """The version cannot be loaded, or unloaded; everything is as it was."""
+
+
 class SessionLimitError(ServiceError):
     """The server has as many sessions as it takes."""
 

@@ -41,11 +41,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not name.startswith(SERVICE):
             return handler
         method = name.removeprefix(SERVICE)
-        make, behaviour = (
-            (grpc.stream_stream_rpc_method_handler, handler.stream_stream)
-            if handler.stream_stream
-            else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
-        )
+        if handler.stream_stream:
+            make, behaviour = grpc.stream_stream_rpc_method_handler, handler.stream_stream
+        elif handler.unary_stream:
+            make, behaviour = grpc.unary_stream_rpc_method_handler, handler.unary_stream
+        else:
+            make, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         read = _reading(handler.request_deserializer)
         return make(self._guard(method, behaviour), read, handler.response_serializer)
 
@@ -69,7 +70,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await context.abort(code, "internal error", (("x-request-id", request_id),))
                 finally:
                     self._metrics.requests.labels(method, code.name).inc()
-                    if method != "Stream":
+                    if method not in ("Stream", "Generate"):
                         self._metrics.request_seconds.labels(method).observe(time.perf_counter() - started)
 
         return guarded

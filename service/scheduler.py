@@ -2,7 +2,8 @@
 
 Oldest first, and together with it whatever is ready and of about the same length. Steps are padded to the longest of a
 run; a queue holds lengths of half an octave (5 and 6, 7 and 8, 9 to 12, 13 to 16, ...), so that less than a third of a
-run's steps is waste.
+run's steps is waste. Where there is room, chunks of up to twice the length run as many steps of theirs, and the others
+later. A chunk longer than a run is cut into equal parts, so that no small rest runs alone.
 """
 
 from collections import deque
@@ -10,6 +11,9 @@ from collections.abc import Mapping
 
 from service.batch import Batch
 from service.cohort import Cohort
+
+OCTAVE = 2
+"""Queues from a length to twice that length."""
 
 
 class Scheduler:
@@ -56,18 +60,31 @@ class Scheduler:
         ready = [(queue[0][0], key) for key, queue in self._queues.items() if queue]
         if not ready:
             return None
-        key = min(ready)[1]
-        queue, cohorts, size = self._queues[key], list[Cohort](), 0
-        while queue and size + _shrunk(queue[0][1]) <= self.batch_chunks:
+        model, lengths = min(ready)[1]
+        cohorts = self._take((model, lengths), self.batch_chunks)
+        steps = [self._next_steps(cohort) for cohort in cohorts]
+        longest, size = max(steps), sum(len(cohort) for cohort in cohorts)
+        for longer in range(lengths + 1, lengths + 1 + OCTAVE):
+            more = self._take((model, longer), self.batch_chunks - size)
+            cohorts += more
+            steps += [longest] * len(more)
+            size += sum(len(cohort) for cohort in more)
+        return Batch(model, cohorts, steps, size, longest)
+
+    def _take(self, key: tuple[int, int], room: int) -> list[Cohort]:
+        """The oldest of a queue, at most so many members; those that came to nothing are forgotten."""
+        queue, cohorts = self._queues.get(key), list[Cohort]()
+        while queue and _shrunk(queue[0][1]) <= room:
             cohort = queue.popleft()[1]
             if len(cohort):
                 cohorts.append(cohort)
-                size += len(cohort)
-        steps = [self._next_steps(cohort) for cohort in cohorts]
-        return Batch(key[0], cohorts, steps, size, max(steps))
+                room -= len(cohort)
+        return cohorts
 
     def _next_steps(self, cohort: Cohort) -> int:
-        return min(cohort.length - cohort.done, self.run_steps[cohort.model])
+        left = cohort.length - cohort.done
+        runs = -(-left // self.run_steps[cohort.model])
+        return -(-left // runs)
 
 
 def half_octave(steps: int) -> int:

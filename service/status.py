@@ -27,6 +27,12 @@ STATUS: dict[type[ServiceError], tuple[grpc.StatusCode, Reason]] = {
     errors.DrainingError: (_Code.UNAVAILABLE, Reason.DRAINING),
     errors.BackendFailedError: (_Code.INTERNAL, Reason.BACKEND_FAILED),
     errors.StateNotFiniteError: (_Code.FAILED_PRECONDITION, Reason.STATE_NOT_FINITE),
+    errors.UnauthenticatedError: (_Code.UNAUTHENTICATED, Reason.UNAUTHENTICATED),
+    errors.NotAllowedError: (_Code.PERMISSION_DENIED, Reason.NOT_ALLOWED),
+    errors.QuotaExceededError: (_Code.RESOURCE_EXHAUSTED, Reason.QUOTA_EXCEEDED),
+    errors.SnapshotRefusedError: (_Code.INVALID_ARGUMENT, Reason.SNAPSHOT_REFUSED),
+    errors.ModelDiffersError: (_Code.FAILED_PRECONDITION, Reason.MODEL_DIFFERS),
+    errors.ModelFailedError: (_Code.FAILED_PRECONDITION, Reason.MODEL_FAILED),
 }
 
 

@@ -49,20 +49,70 @@ class CarouselStub(object):
                 request_serializer=carousel_dot_wire_dot_carousel__pb2.OpenRequest.SerializeToString,
                 response_deserializer=carousel_dot_wire_dot_carousel__pb2.OpenResponse.FromString,
                 _registered_method=True)
+        self.Fork = channel.unary_unary(
+                '/carousel.v1.Carousel/Fork',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.ForkRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.ForkResponse.FromString,
+                _registered_method=True)
+        self.Snapshot = channel.unary_unary(
+                '/carousel.v1.Carousel/Snapshot',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.SnapshotRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.SnapshotResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.unary_unary(
+                '/carousel.v1.Carousel/Restore',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.RestoreResponse.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/carousel.v1.Carousel/Describe',
                 request_serializer=carousel_dot_wire_dot_carousel__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=carousel_dot_wire_dot_carousel__pb2.DescribeResponse.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/carousel.v1.Carousel/ListSessions',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.Touch = channel.unary_unary(
+                '/carousel.v1.Carousel/Touch',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.TouchRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.TouchResponse.FromString,
                 _registered_method=True)
         self.Close = channel.unary_unary(
                 '/carousel.v1.Carousel/Close',
                 request_serializer=carousel_dot_wire_dot_carousel__pb2.CloseRequest.SerializeToString,
                 response_deserializer=carousel_dot_wire_dot_carousel__pb2.CloseResponse.FromString,
                 _registered_method=True)
+        self.Generate = channel.unary_stream(
+                '/carousel.v1.Carousel/Generate',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.GenerateResponse.FromString,
+                _registered_method=True)
+        self.Forecast = channel.unary_unary(
+                '/carousel.v1.Carousel/Forecast',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.ForecastRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.ForecastResponse.FromString,
+                _registered_method=True)
+        self.Infer = channel.unary_unary(
+                '/carousel.v1.Carousel/Infer',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.InferRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.InferResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/carousel.v1.Carousel/ListModels',
                 request_serializer=carousel_dot_wire_dot_carousel__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=carousel_dot_wire_dot_carousel__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/carousel.v1.Carousel/LoadModel',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/carousel.v1.Carousel/UnloadModel',
+                request_serializer=carousel_dot_wire_dot_carousel__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=carousel_dot_wire_dot_carousel__pb2.UnloadModelResponse.FromString,
                 _registered_method=True)
 
 
@@ -91,8 +141,44 @@ class CarouselServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Fork(self, request, context):
+        """Starts copies of a session: its state and its index, none of its kept answers. Replayed like Open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Snapshot(self, request, context):
+        """The state of a session as bytes, bound to its model's signature and to its index; see Restore.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """Puts a session back to a snapshot: the same id, the snapshot's state and index. It is a new life: streams attached
+        to it before are told that their session was closed. Replayed like Open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Describe(self, request, context):
         """Where a session stands: the next index, what is kept for it, when it expires.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """The caller's sessions in the order of their opening, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Touch(self, request, context):
+        """Puts off the expiry of a session, as a step does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,8 +191,45 @@ class CarouselServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Generate(self, request, context):
+        """Steps a session with tokens sampled from its own answers, and sends each as it is made. Repeating it with the same
+        request_id sends the same tokens from the beginning, and goes on where the first call was cut off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forecast(self, request, context):
+        """What a session would answer to coming steps, without moving it; outputs that the contract feeds back are fed back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Infer(self, request, context):
+        """Runs a whole-input model (bidirectional, tree) once. It has no sessions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """The models being served, with their contracts and the limits that hold for them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """For administrators: serves a version from the repository folder, instead of the one before where signatures are
+        equal. A version that cannot be loaded leaves everything as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """For administrators: takes no new sessions of a version; it goes when its last session has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,20 +253,70 @@ def add_CarouselServicer_to_server(servicer, server):
                     request_deserializer=carousel_dot_wire_dot_carousel__pb2.OpenRequest.FromString,
                     response_serializer=carousel_dot_wire_dot_carousel__pb2.OpenResponse.SerializeToString,
             ),
+            'Fork': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fork,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.ForkRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.ForkResponse.SerializeToString,
+            ),
+            'Snapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Snapshot,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.SnapshotRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.SnapshotResponse.SerializeToString,
+            ),
+            'Restore': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.RestoreRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.RestoreResponse.SerializeToString,
+            ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
                     request_deserializer=carousel_dot_wire_dot_carousel__pb2.DescribeRequest.FromString,
                     response_serializer=carousel_dot_wire_dot_carousel__pb2.DescribeResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.ListSessionsRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'Touch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Touch,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.TouchRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.TouchResponse.SerializeToString,
             ),
             'Close': grpc.unary_unary_rpc_method_handler(
                     servicer.Close,
                     request_deserializer=carousel_dot_wire_dot_carousel__pb2.CloseRequest.FromString,
                     response_serializer=carousel_dot_wire_dot_carousel__pb2.CloseResponse.SerializeToString,
             ),
+            'Generate': grpc.unary_stream_rpc_method_handler(
+                    servicer.Generate,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.GenerateRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Forecast': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forecast,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.ForecastRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.ForecastResponse.SerializeToString,
+            ),
+            'Infer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Infer,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.InferRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.InferResponse.SerializeToString,
+            ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
                     request_deserializer=carousel_dot_wire_dot_carousel__pb2.ListModelsRequest.FromString,
                     response_serializer=carousel_dot_wire_dot_carousel__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.LoadModelRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=carousel_dot_wire_dot_carousel__pb2.UnloadModelRequest.FromString,
+                    response_serializer=carousel_dot_wire_dot_carousel__pb2.UnloadModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -238,6 +411,87 @@ class Carousel(object):
             _registered_method=True)
 
     @staticmethod
+    def Fork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/carousel.v1.Carousel/Fork',
+            carousel_dot_wire_dot_carousel__pb2.ForkRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.ForkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/carousel.v1.Carousel/Snapshot',
+            carousel_dot_wire_dot_carousel__pb2.SnapshotRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.SnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/carousel.v1.Carousel/Restore',
+            carousel_dot_wire_dot_carousel__pb2.RestoreRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Describe(request,
             target,
             options=(),
@@ -254,6 +508,60 @@ class Carousel(object):
             '/carousel.v1.Carousel/Describe',
             carousel_dot_wire_dot_carousel__pb2.DescribeRequest.SerializeToString,
             carousel_dot_wire_dot_carousel__pb2.DescribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/carousel.v1.Carousel/ListSessions',
+            carousel_dot_wire_dot_carousel__pb2.ListSessionsRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Touch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/carousel.v1.Carousel/Touch',
+            carousel_dot_wire_dot_carousel__pb2.TouchRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.TouchResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -292,6 +600,87 @@ class Carousel(object):
             _registered_method=True)
 
     @staticmethod
+    def Generate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/carousel.v1.Carousel/Generate',
+            carousel_dot_wire_dot_carousel__pb2.GenerateRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forecast(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/carousel.v1.Carousel/Forecast',
+            carousel_dot_wire_dot_carousel__pb2.ForecastRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.ForecastResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Infer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/carousel.v1.Carousel/Infer',
+            carousel_dot_wire_dot_carousel__pb2.InferRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.InferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListModels(request,
             target,
             options=(),
@@ -308,6 +697,60 @@ class Carousel(object):
             '/carousel.v1.Carousel/ListModels',
             carousel_dot_wire_dot_carousel__pb2.ListModelsRequest.SerializeToString,
             carousel_dot_wire_dot_carousel__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/carousel.v1.Carousel/LoadModel',
+            carousel_dot_wire_dot_carousel__pb2.LoadModelRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/carousel.v1.Carousel/UnloadModel',
+            carousel_dot_wire_dot_carousel__pb2.UnloadModelRequest.SerializeToString,
+            carousel_dot_wire_dot_carousel__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -133,6 +133,21 @@ def test_a_chunk_longer_than_a_run_is_applied_as_a_whole_and_others_run_in_betwe
     assert [run.lengths.max() for run in h.backend.runs] == [4, 1, 4, 3]
 
 
+def test_a_chunk_of_many_runs_holds_its_own_answers_in_memory_and_not_those_of_its_batch_mates() -> None:
+    h = Harness(run_steps=2)
+    long, *mates = [h.open() for _ in range(4)]
+    h.send(long, 0, [1, 2, 3, 4])
+    for session in mates:
+        h.send(session, 0, [1, 2])
+    h.start_run()
+    h.finish_run()
+    assert len(h.backend.runs[0].lengths) == 4
+    ((cohort, _),) = long.pending
+    ((y,),) = cohort.parts
+    assert y.base is None
+    assert y.nbytes == 2 * 4
+
+
 def test_the_queue_is_bounded() -> None:
     h = Harness(queue_chunks=3)
     callers = [h.send(h.open(), 0, [1]) for _ in range(4)]
