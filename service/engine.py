@@ -29,7 +29,7 @@ from service.results import Results
 from service.rules import Rules
 from service.scheduler import Scheduler
 from service.sessions import SessionTable
-from service.spill import Spilling, too_many
+from service.spill import NO_ROOM, Spilling, too_many
 
 _log = structlog.get_logger(__name__)
 
@@ -181,7 +181,7 @@ class Engine:
         """Take in what came, and start the next run if the backend is free and anything is ready."""
         self._pumping = False
         self.admit_offered()
-        if self._running or self._stopped or self._leave_room() or self._run_errand():
+        if self._running or self._stopped or self._run_errand():
             return
         if not self._idle and (wait := self._scheduler.wait(self.clock(), self.limits.queue_delay_s)):
             self._later(wait, self._pump_soon)
@@ -196,39 +196,24 @@ class Engine:
             for done in waiting:
                 done()
 
-    def _leave_room(self) -> bool:
-        """Let idle rows leave if the next run might find too few free; returns whether that is under way."""
-        move = self.spilling.next_move(self.clock())
-        if move is None:
-            return False
-
-        def done(outcome: Exception | None) -> None:
-            self._running = False
-            self.spilling.moved(move, outcome, self.clock())
-            self._pump_soon()
-
-        self._running, self._running_since = True, self.clock()
-        self._dispatch(move.job, done)
-        return True
-
     def _run_errand(self) -> bool:
-        """Start the next errand; returns whether one is under way."""
-        errand = self._errands.next(batch_waits=not self._scheduler.empty)
+        """Start the next errand: idle rows that leave come first; returns whether one is under way."""
+        errand = self.spilling.next_errand(self.clock)
+        errand = errand or self._errands.next(batch_waits=not self._scheduler.empty)
         if errand is None:
             return False
         job = outcome(errand.start)
-        if isinstance(job, Exception):
-            errand.done(job)
-            self._pump_soon()
-            return True
 
         def done(result: Any) -> None:
             self._running = False
             errand.done(result)
             self._pump_soon()
 
-        self._running, self._running_since = True, self.clock()
-        self._dispatch(job, done)
+        if isinstance(job, Exception):
+            done(job)
+        else:
+            self._running, self._running_since = True, self.clock()
+            self._dispatch(job, done)
         return True
 
     def _turn_away(self, batch: Batch) -> bool:
@@ -238,20 +223,12 @@ class Engine:
             Whether there were any; what is left of the batch is ready again.
         """
         rows = self.served[batch.model].rows
-        # The other rows are second rows: sessions that have a row can always go on.
-        most = rows.capacity - 1 - self.limits.queue_chunks
-        if rows.used + batch.size <= most or not (
-            new := too_many(batch, self.queue, self.table, rows.used, most)
-        ):
-            return False
-        error = QueueFullError(
-            "no memory for more states, and idle ones cannot be written to disk; try again"
-        )
+        new = too_many(batch, self.queue, self.table, rows, self.limits.queue_chunks)
         for cohort, members in new:
-            self._results.fail(cohort, members, error)
-        for cohort in batch.cohorts:
+            self._results.fail(cohort, members, QueueFullError(NO_ROOM))
+        for cohort in batch.cohorts if new else ():
             self._scheduler.add(cohort)
-        return True
+        return bool(new)
 
     def _start(self, batch: Batch) -> None:
         model, metrics, now = self.served[batch.model], self._of_model[batch.model], self.clock()

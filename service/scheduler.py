@@ -2,7 +2,7 @@
 
 Oldest first, and together with it whatever is ready and of about the same length. Steps are padded to the longest of a
 run; a queue holds lengths of half an octave (5 and 6, 7 and 8, 9 to 12, 13 to 16, ...), so that less than a third of a
-run's steps is waste. Where there is room, chunks of up to twice the length run as many steps of theirs, and the others
+run's steps is waste. Longer ones, up to about twice as long, run as many of their steps as the others and the rest
 later. A chunk longer than a run is cut into equal parts, so that no small rest runs alone.
 """
 
@@ -61,15 +61,17 @@ class Scheduler:
         if not ready:
             return None
         model, lengths = min(ready)[1]
-        cohorts = self._take((model, lengths), self.batch_chunks)
-        steps = [self._next_steps(cohort) for cohort in cohorts]
-        longest, size = max(steps), sum(len(cohort) for cohort in cohorts)
-        for longer in range(lengths + 1, lengths + 1 + OCTAVE):
-            more = self._take((model, longer), self.batch_chunks - size)
+        oldest = self._queues[model, lengths].popleft()[1]
+        cohorts, size = [oldest], len(oldest)
+        near = [key[1] for _, key in ready if key[0] == model and 0 <= lengths - key[1] <= OCTAVE]
+        for kind in range(min(near), min(near) + OCTAVE + 1):
+            more = self._take((model, kind), self.batch_chunks - size)
             cohorts += more
-            steps += [longest] * len(more)
             size += sum(len(cohort) for cohort in more)
-        return Batch(model, cohorts, steps, size, longest)
+        steps = [self._next_steps(cohort) for cohort in cohorts]
+        kinds = [half_octave(count) for count in steps]
+        longest = max(count for count, kind in zip(steps, kinds, strict=True) if kind == min(kinds))
+        return Batch(model, cohorts, [min(count, longest) for count in steps], size, longest)
 
     def _take(self, key: tuple[int, int], room: int) -> list[Cohort]:
         """The oldest of a queue, at most so many members; those that came to nothing are forgotten."""

@@ -6,7 +6,7 @@ that nothing has to be brought back before. The file is as large as all rows, bu
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 
 from service.batch import Batch
 from service.cohort import Cohort
+from service.errand import Errand
 from service.rows import INITIAL_ROW, RowAllocator
 from service.sessions import FREE, SessionTable, Slots
 
 if TYPE_CHECKING:
     from service.repository import ServedModel
 
+NO_ROOM = "no memory for more states, and idle ones cannot be written to disk; try again"
 RETRY_S = 0.1
-"""Pause after rows could not be written, or none was idle."""
+"""Pause after rows could not be written."""
+LOOK_S = 1e-7
+"""Pause after none was idle, for each session looked at: far longer than looking takes."""
 SPILL_ROWS = 1024
 """Rows that leave at once, if an eighth of all is not less."""
 RESERVE_BYTES = 1 << 20
@@ -110,6 +114,13 @@ class Spilling:
         self._hand = 0
         self._not_before = 0.0
 
+    def next_errand(self, clock: Callable[[], float]) -> Errand | None:
+        """Let idle rows leave if the next run might find too few free."""
+        move = self.next_move(clock())
+        if move is None:
+            return None
+        return Errand(lambda: move.job, lambda failed: self.moved(move, failed, clock()))
+
     def next_move(self, now: float) -> Move | None:
         """Rows that should leave before the next run; None while there is room."""
         for model in self._served:
@@ -120,7 +131,7 @@ class Spilling:
             if len(slots):
                 places = model.spill.places.take(len(slots))
                 return Move(model, slots, self._table.serial[slots], self._table.row[slots], places)
-            self._not_before = now + RETRY_S
+            self._not_before = now + LOOK_S * self._table.used_slots
         return None
 
     def moved(self, move: Move, failed: Exception | None, now: float) -> None:
@@ -151,7 +162,7 @@ class Spilling:
 
 
 def too_many(
-    batch: Batch, queue: Iterable[Cohort], table: SessionTable, used: int, most: int
+    batch: Batch, queue: Iterable[Cohort], table: SessionTable, rows: RowAllocator, queue_chunks: int
 ) -> list[tuple[Cohort, list[int]]]:
     """Members of a batch whose sessions have no row yet, when there is no room for all of them.
 
@@ -159,13 +170,16 @@ def too_many(
         batch: What is to run.
         queue: All cohorts that have not ended.
         table: The sessions.
-        used: Rows that are handed out.
-        most: Rows that sessions may have.
+        rows: Of the model.
+        queue_chunks: Second rows that must stay free: sessions that have a row can always go on.
     """
+    most = rows.capacity - 1 - queue_chunks
+    if rows.used + batch.size <= most:
+        return []
     started = [cohort for cohort in queue if cohort.started and cohort.model == batch.model]
     needs = {cohort: table.row[cohort.slots] <= INITIAL_ROW for cohort in (*started, *batch.cohorts)}
     new = [cohort for cohort in batch.cohorts if not cohort.started and np.count_nonzero(needs[cohort])]
-    owned = used - sum(map(len, started))
+    owned = rows.used - sum(map(len, started))
     if owned + sum(map(np.count_nonzero, needs.values())) <= most:
         return []
     return [(cohort, np.flatnonzero(needs[cohort]).tolist()) for cohort in new]

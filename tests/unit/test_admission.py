@@ -429,7 +429,7 @@ def test_a_state_that_is_not_finite_is_told_with_the_steps_of_the_run_that_made_
     refused = h.send(session, 3, [1, 1, 1, 1, 1, 1, 13, 1, 1, 1])
     h.settle()
     assert isinstance(refused.error, StateNotFiniteError)
-    assert str(refused.error).startswith("steps 7 to 10 would make the state NaN or infinite")
+    assert str(refused.error).startswith("steps 7 to 9 would make the state NaN or infinite")
 
 
 def test_a_chunk_behind_one_that_was_cancelled_is_told_its_own_index_and_the_one_expected() -> None:
