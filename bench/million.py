@@ -1,7 +1,6 @@
 """Many open sessions of which few are active: what a step takes, and the memory of a session that only waits."""
 
 import asyncio
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ import grpc
 import uvloop
 
 from bench.load import SERVICE
-from bench.run import Load, service
-from bench.run import measure as measure_load
+from bench.rows import AtMost, Ratio
+from bench.run import Load, measure, service
 from carousel.contract import Contract
 from carousel.wire import carousel_pb2 as pb
 from carousel.wire.carousel_pb2_grpc import CarouselStub
@@ -27,39 +26,29 @@ FRAME = 1000
 """Sessions stepped at once."""
 
 
-def measure(models: Path, sessions: int, seconds: float = 3.0) -> dict[str, Any]:
-    """Step 64 sessions while 1000 are open, then while many are, all of which have made a step that nobody acknowledged.
+def many_sessions(models: Path, sessions: int, runs: int, seconds: float) -> list[Ratio]:
+    """Step 64 sessions beside many open ones, and beside a few, on two servers in turn.
 
-    Args:
-        models: A repository with the model `bench`.
-        sessions: How many are open in the end.
-        seconds: Of each measurement.
-
-    Returns:
-        `few` and `many`: seconds a step (`step_s`: of a frame of 64 steps, divided by 64) and p99 of a frame, in
-        milliseconds, with every figure behind them; `ratio` and `p99_ratio`: many by few. `bytes_a_session`: resident
-        memory of the server that came with the sessions, and `bytes_beyond`: without their states and kept answers.
+    All of the others have made a step that nobody acknowledged: their states and answers are held.
     """
     load = Load(1, streams=1, sessions=ACTIVE, depth=1, seconds=seconds, input_size=64)
-    with service(models, "--max-sessions", str(sessions + 4 * ACTIVE), "--session-ttl-s", "86400") as ours:
-        row_bytes, answer_bytes = uvloop.run(_sizes(ours.port))
-        uvloop.run(open_and_step(ours.port, FEW))
-        few = measure_load(ours, load)
-        before, began = resident_bytes(ours.pid), time.perf_counter()
-        uvloop.run(open_and_step(ours.port, sessions - FEW))
-        opened_s, after = time.perf_counter() - began, resident_bytes(ours.pid)
-        many = measure_load(ours, load)
-    each = (after - before) / (sessions - FEW)
-    return {
-        "sessions": sessions,
-        "opened_s": opened_s,
-        "few": {"step_s": few.p50_ms / 1000 / ACTIVE, **asdict(few)},
-        "many": {"step_s": many.p50_ms / 1000 / ACTIVE, **asdict(many)},
-        "ratio": many.p50_ms / few.p50_ms,
-        "p99_ratio": many.p99_ms / few.p99_ms,
-        "bytes_a_session": each,
-        "bytes_beyond": each - row_bytes - answer_bytes,
-    }
+    options = ("--max-sessions", str(sessions + 4 * ACTIVE * runs), "--session-ttl-s", "86400")
+    with service(models, *options) as crowded, service(models, *options) as empty:
+        held_bytes = uvloop.run(_held_bytes(crowded.port))
+        uvloop.run(open_and_step(crowded.port, FEW))
+        uvloop.run(open_and_step(empty.port, FEW))
+        before = resident_bytes(crowded.pid)
+        uvloop.run(open_and_step(crowded.port, sessions - FEW))
+        each = (resident_bytes(crowded.pid) - before) / (sessions - FEW)
+        pairs = [(measure(crowded, load), measure(empty, load)) for _ in range(runs)]
+    row, against = f"{sessions} sessions open, {ACTIVE} active", f"{FEW} open"
+    samples = [{"ours": asdict(ours), "base": asdict(base)} for ours, base in pairs]
+    memory = {"ours": samples[0]["ours"] | {"bytes_a_session": each}}
+    return [
+        Ratio(row, "time a step", against, AtMost(1.1), [a.p50_ms / b.p50_ms for a, b in pairs], samples),
+        Ratio(row, "p99", against, AtMost(1.5), [a.p99_ms / b.p99_ms for a, b in pairs], samples),
+        Ratio(row, "bytes a session", "its state and its answer", AtMost(512), [each - held_bytes], [memory]),
+    ]
 
 
 def resident_bytes(pid: int) -> int:
@@ -106,7 +95,7 @@ async def _step(channel: grpc.aio.Channel, ids: list[str]) -> None:
         raise RuntimeError(f"{len(ids)} sessions made a step, and {answered} were answered")
 
 
-async def _sizes(port: int) -> tuple[int, int]:
+async def _held_bytes(port: int) -> int:
     """Bytes of a state row and of the answer to one step."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub: Any = CarouselStub(channel)  # type: ignore[no-untyped-call]
@@ -114,4 +103,4 @@ async def _sizes(port: int) -> tuple[int, int]:
     contract = Contract.from_json(model.contract)
     (plane,) = contract.planes
     answer_bytes = sum(port.size * NUMPY[port.dtype].itemsize for port in contract.outputs)
-    return plane.size * NUMPY[plane.dtype].itemsize, answer_bytes
+    return plane.size * NUMPY[plane.dtype].itemsize + answer_bytes

@@ -2,6 +2,7 @@
 
 carousel bench serve   rate, processor time and latency against a bare gRPC echo and against bare runs of the model
 carousel bench engine  short steps beside long chunks, batches of mixed length against padding, a restart with many sessions
+carousel bench million time of a step and memory with a million open sessions, of which 64 are active
 carousel bench peers   rate and latency against MLServer, TorchServe and the KServe SDK, which `make peers` sets up
 carousel bench train   time of a pass over time against torch.nn.LSTM; memory and time of gradient checkpointing
 carousel bench export  time of every recurrence as a graph against the fused LSTM, per multiply-add
@@ -23,12 +24,16 @@ PEERS = ("mlserver", "torchserve", "kserve")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     what = parser.add_subparsers(
-        dest="what", required=True, metavar="serve | engine | peers | train | export"
+        dest="what", required=True, metavar="serve | engine | million | peers | train | export"
     )
     serve = what.add_parser("serve", help="against what the service stands on")
     engine = what.add_parser("engine", help="sessions beside each other, and a restart")
     engine.add_argument(
         "--sessions", type=int, default=100_000, metavar="N", help="of the restart (default: 100000)"
+    )
+    million = what.add_parser("million", help="many open sessions, few of them active")
+    million.add_argument(
+        "--sessions", type=int, default=1_000_000, metavar="N", help="open ones (default: 1000000)"
     )
     peers = what.add_parser("peers", help="against other servers")
     names = f"of {', '.join(PEERS)} (default: all)"
@@ -51,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON (default: bench-export.json)",
     )
-    for one, out in ((serve, "bench-serve.json"), (engine, "bench-engine.json"), (peers, "bench-peers.json")):
+    for one in (serve, engine, million, peers):
+        out = f"bench-{one.prog.split()[-1]}.json"
         one.add_argument(
             "--runs", type=int, default=5, metavar="N", help="pairs of measurements (default: 5)"
         )
@@ -61,7 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and report."""
-    runs = {"serve": _serve, "engine": _engine, "peers": _peers, "train": _train, "export": _export}
+    runs = {
+        "serve": _serve,
+        "engine": _engine,
+        "million": _million,
+        "peers": _peers,
+        "train": _train,
+        "export": _export,
+    }
     return runs[args.what](args)
 
 
@@ -110,6 +123,19 @@ def _engine(args: argparse.Namespace) -> int:
         ratios += mixed_lengths(large, "H=512", args.runs, args.seconds)
         tell("4 of 4: drain and restart")
         ratios += drain_and_restart(small, args.runs, args.sessions)
+    _report(ratios, args.out)
+    return 0
+
+
+def _million(args: argparse.Namespace) -> int:
+    import tempfile
+
+    from bench.million import many_sessions
+    from cli.progress import waiting
+
+    with tempfile.TemporaryDirectory() as folder, waiting(f"opening {args.sessions} sessions"):
+        _write_model(Path(folder), input_size=64, hidden_size=64, layers=1)
+        ratios = many_sessions(Path(folder), args.sessions, args.runs, args.seconds)
     _report(ratios, args.out)
     return 0
 
