@@ -4,7 +4,8 @@ from carousel.client import AsyncClient, Client
 """
 
 from carousel.client.async_client import AsyncClient
-from carousel.client.async_session import AsyncSession, Description
+from carousel.client.async_session import AsyncSession
+from carousel.client.description import Description
 from carousel.client.errors import (
     ClientClosedError,
     ClientError,
@@ -12,16 +13,22 @@ from carousel.client.errors import (
     EarlierStepFailedError,
     IndexUnexpectedError,
     InvalidInputError,
+    ModelDiffersError,
+    ModelFailedError,
     ModelNotFoundError,
+    NotAllowedError,
+    QuotaExceededError,
     ServerBusyError,
     ServerFailedError,
     ServerUnreachableError,
     SessionExistsError,
     SessionGoneError,
+    SnapshotRefusedError,
     StateNotFiniteError,
     StepTimeoutError,
+    UnauthenticatedError,
 )
-from carousel.client.served import Arrays, Inputs, Limits, ServedModel
+from carousel.client.served import Arrays, FailedModel, Inputs, Limits, Loaded, ServedModel
 from carousel.client.sync_client import Client, Session
 
 __all__ = [
@@ -34,11 +41,17 @@ __all__ = [
     "ContentDiffersError",
     "Description",
     "EarlierStepFailedError",
+    "FailedModel",
     "IndexUnexpectedError",
     "Inputs",
     "InvalidInputError",
     "Limits",
+    "Loaded",
+    "ModelDiffersError",
+    "ModelFailedError",
     "ModelNotFoundError",
+    "NotAllowedError",
+    "QuotaExceededError",
     "ServedModel",
     "ServerBusyError",
     "ServerFailedError",
@@ -46,6 +59,8 @@ __all__ = [
     "Session",
     "SessionExistsError",
     "SessionGoneError",
+    "SnapshotRefusedError",
     "StateNotFiniteError",
     "StepTimeoutError",
+    "UnauthenticatedError",
 ]

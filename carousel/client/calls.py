@@ -8,19 +8,12 @@ import grpc
 
 from carousel.client.backoff import Backoff
 from carousel.client.errors import ClientClosedError, Refusal, ServerUnreachableError
-from carousel.wire.carousel_pb2 import (
-    CloseRequest,
-    CloseResponse,
-    DescribeRequest,
-    DescribeResponse,
-    ListModelsRequest,
-    ListModelsResponse,
-    OpenRequest,
-    OpenResponse,
-)
+from carousel.wire import carousel_pb2 as pb
 
 if TYPE_CHECKING:
-    from grpc.aio import UnaryUnaryMultiCallable
+    from grpc.aio import UnaryStreamCall, UnaryUnaryMultiCallable
+
+    Tokens = UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse]
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -40,23 +33,68 @@ class Calls:
         self.timeout_s = timeout_s
         self._stub = stub
 
-    async def list_models(self) -> ListModelsResponse:
-        """The models being served."""
-        return await self._call(self._stub.ListModels, ListModelsRequest())
-
-    async def open(self, model: str, version: str, session: str, time_to_live_s: float) -> OpenResponse:
+    async def open(self, request: pb.OpenRequest) -> pb.OpenResponse:
         """Start a session, once however often the call is repeated."""
-        request = OpenRequest(model=model, version=version, session=session, time_to_live_s=time_to_live_s)
         request.request_id = str(uuid.uuid4())
         return await self._call(self._stub.Open, request)
 
-    async def describe(self, session: str) -> DescribeResponse:
-        """Where a session stands."""
-        return await self._call(self._stub.Describe, DescribeRequest(session=session))
+    async def fork(self, request: pb.ForkRequest) -> pb.ForkResponse:
+        """Start copies of a session, once however often the call is repeated."""
+        request.request_id = str(uuid.uuid4())
+        return await self._call(self._stub.Fork, request)
 
-    async def close(self, session: str, request_id: str) -> CloseResponse:
+    async def snapshot(self, session: str) -> pb.SnapshotResponse:
+        """The state of a session as bytes."""
+        return await self._call(self._stub.Snapshot, pb.SnapshotRequest(session=session))
+
+    async def restore(self, session: str, snapshot: bytes) -> pb.RestoreResponse:
+        """Put a session back to a snapshot, once however often the call is repeated."""
+        request = pb.RestoreRequest(session=session, snapshot=snapshot, request_id=str(uuid.uuid4()))
+        return await self._call(self._stub.Restore, request)
+
+    async def describe(self, session: str) -> pb.DescribeResponse:
+        """Where a session stands."""
+        return await self._call(self._stub.Describe, pb.DescribeRequest(session=session))
+
+    async def list_sessions(self, request: pb.ListSessionsRequest) -> pb.ListSessionsResponse:
+        """One page of sessions."""
+        return await self._call(self._stub.ListSessions, request)
+
+    async def touch(self, session: str) -> pb.TouchResponse:
+        """Put off the expiry of a session."""
+        return await self._call(self._stub.Touch, pb.TouchRequest(session=session))
+
+    async def close(self, session: str, request_id: str) -> pb.CloseResponse:
         """End a session; the same request id gets the same answer."""
-        return await self._call(self._stub.Close, CloseRequest(session=session, request_id=request_id))
+        return await self._call(self._stub.Close, pb.CloseRequest(session=session, request_id=request_id))
+
+    def generate(self, request: pb.GenerateRequest) -> "Tokens":
+        """One try at tokens; `Generation` makes the next."""
+        try:
+            tokens: Tokens = self._stub.Generate(request)
+        except grpc.aio.UsageError as error:
+            raise ClientClosedError("the client is closed") from error
+        return tokens
+
+    async def forecast(self, request: pb.ForecastRequest) -> pb.ForecastResponse:
+        """What a session would answer."""
+        return await self._call(self._stub.Forecast, request)
+
+    async def infer(self, request: pb.InferRequest) -> pb.InferResponse:
+        """Run a whole-input model."""
+        return await self._call(self._stub.Infer, request)
+
+    async def list_models(self) -> pb.ListModelsResponse:
+        """The models being served."""
+        return await self._call(self._stub.ListModels, pb.ListModelsRequest())
+
+    async def load_model(self, name: str, version: str) -> pb.LoadModelResponse:
+        """Serve a version. Loading what is loaded changes nothing, so it may be repeated."""
+        return await self._call(self._stub.LoadModel, pb.LoadModelRequest(name=name, version=version))
+
+    async def unload_model(self, name: str, version: str) -> pb.UnloadModelResponse:
+        """Take no new sessions of a version."""
+        return await self._call(self._stub.UnloadModel, pb.UnloadModelRequest(name=name, version=version))
 
     async def _call(self, method: "UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
         loop = asyncio.get_running_loop()

@@ -58,6 +58,30 @@ class ServerBusyError(ClientError):
     """The server has as much as it takes: sessions, queued chunks or unacknowledged answers."""
 
 
+class QuotaExceededError(ServerBusyError):
+    """The caller's own quota is used up: sessions, queued chunks or steps per second."""
+
+
+class UnauthenticatedError(ClientError):
+    """The server asks who is calling: no token was given, or one that nobody has."""
+
+
+class NotAllowedError(ClientError):
+    """Only administrators may do this."""
+
+
+class SnapshotRefusedError(ClientError):
+    """The snapshot is damaged, not sealed by this server's key, or another owner's."""
+
+
+class ModelDiffersError(ClientError):
+    """The snapshot, or the call, does not belong to this model."""
+
+
+class ModelFailedError(ClientError):
+    """The version cannot be loaded, or unloaded; everything is as it was."""
+
+
 class ServerFailedError(ClientError):
     """The fault is the server's, or lies between; nothing was applied unless the message says so."""
 
@@ -96,6 +120,12 @@ ERRORS: dict[int, type[ClientError]] = {
     Reason.DRAINING: ServerUnreachableError,
     Reason.BACKEND_FAILED: ServerFailedError,
     Reason.STATE_NOT_FINITE: StateNotFiniteError,
+    Reason.UNAUTHENTICATED: UnauthenticatedError,
+    Reason.NOT_ALLOWED: NotAllowedError,
+    Reason.QUOTA_EXCEEDED: QuotaExceededError,
+    Reason.SNAPSHOT_REFUSED: SnapshotRefusedError,
+    Reason.MODEL_DIFFERS: ModelDiffersError,
+    Reason.MODEL_FAILED: ModelFailedError,
 }
 
 _REASONS: dict[str, int] = dict(Reason.items())

@@ -22,6 +22,8 @@ class Lane:
     version: str
     """The version that gave the last answer."""
     log: SessionLog[Reply]
+    pinned: bool = False
+    """Whether the session stays with its version: the server takes it for another model than those that do not."""
     handle: int = UNATTACHED
     """Its number on the present stream."""
     backoff: Backoff = field(default_factory=Backoff)

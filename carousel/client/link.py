@@ -197,7 +197,7 @@ class Link:
 
     def _on_refusal(self, answer: Answer, refusal: Refusal) -> None:
         lane = answer.lane
-        if refusal.passing:
+        if refusal.passing or refusal.reason == Reason.QUOTA_EXCEEDED:  # of chunks, quotas are rates
             lane.refusal = refusal
             lane.log.refused(answer.first)
             self._draining = self._draining or refusal.reason == Reason.DRAINING

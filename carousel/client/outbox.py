@@ -11,8 +11,8 @@ FRAME_CHUNKS = 1024
 STREAM_HANDLES = 1 << 17
 """A server remembers every handle until the stream ends, those of closed sessions too."""
 
-Key = tuple[str, str]
-"""Name and version of a model: the chunks of a frame share their tensors."""
+Key = tuple[str, str, bool]
+"""Name and version of a model, and whether it is pinned: the chunks of a frame share their tensors."""
 Taken = list[tuple[Lane, Chunk[Reply]]]
 
 
@@ -105,7 +105,7 @@ class Outbox:
 
 
 def _key(lane: Lane) -> Key:
-    return lane.model.name, lane.model.version
+    return lane.model.name, lane.model.version, lane.pinned
 
 
 def _frame(taken: Taken) -> StepFrame:

@@ -36,6 +36,15 @@ class Limits(NamedTuple):
     """Chunks that one stream may have in the server at once."""
 
 
+class FailedModel(NamedTuple):
+    """A version that is in the repository and is not served."""
+
+    name: str
+    version: str
+    error: str
+    """Why not."""
+
+
 @dataclass(frozen=True, eq=False)
 class ServedModel:
     """One version of a model on a server."""
@@ -44,6 +53,12 @@ class ServedModel:
     version: str
     contract: Contract
     limits: Limits
+    retiring: bool = False
+    """It has sessions and takes no new ones."""
+    sessions: int = 0
+    """How many were open when the server told."""
+    priming: Contract | None = None
+    """Of the graph that makes the state that sessions begin with, if the model has one."""
 
     @classmethod
     def from_wire(cls, model: carousel_pb2.Model) -> Self:
@@ -56,7 +71,15 @@ class ServedModel:
         limits = Limits(
             told.chunk_steps, told.window_chunks, told.window_bytes, told.message_bytes, told.stream_chunks
         )
-        return cls(model.name, model.version, Contract.from_json(model.contract), limits)
+        return cls(
+            model.name,
+            model.version,
+            Contract.from_json(model.contract),
+            limits,
+            model.state == carousel_pb2.Model.RETIRING,
+            model.sessions,
+            Contract.from_json(model.priming_contract) if model.priming_contract else None,
+        )
 
     @property
     def chunk_steps(self) -> int:
@@ -99,6 +122,14 @@ class ServedModel:
         if not 1 <= lengths[0] <= self.chunk_steps:
             raise _invalid(f"inputs: expected 1 to {self.chunk_steps} steps a chunk, came {lengths[0]}")
         return lengths[0], blobs
+
+
+class Loaded(NamedTuple):
+    """What `load_model` did."""
+
+    model: ServedModel
+    took_over: bool
+    """Whether live sessions go on with it."""
 
 
 def _step_bytes(ports: tuple[Port, ...]) -> int:

@@ -138,6 +138,10 @@ class SessionLog(Generic[R]):
         self.refused(first)
         return []
 
+    def move(self, next_index: int) -> None:
+        """The session stands elsewhere by another call's doing. Only while nothing is unanswered."""
+        self.next_index = self.acknowledged = next_index
+
     def hold(self) -> None:
         """Send nothing until `resume`."""
         self._held = True

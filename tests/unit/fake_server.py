@@ -14,8 +14,9 @@ import numpy as np
 
 from carousel.wire import carousel_pb2 as pb
 from carousel.wire.carousel_pb2 import Reason
-from carousel.wire.carousel_pb2_grpc import CarouselServicer, add_CarouselServicer_to_server
+from carousel.wire.carousel_pb2_grpc import add_CarouselServicer_to_server
 from carousel.wire.frames import NUMPY, columns, pack, unpack
+from tests.unit.fake_operations import FakeOperations, mirror
 from tests.unit.fake_sums import CODES, WINDOW_CHUNKS, FakeSession, RefusedError, contract
 
 LIMITS = pb.Limits(
@@ -27,9 +28,10 @@ LIMITS = pb.Limits(
 )
 
 
-class FakeServer(CarouselServicer):
+class FakeServer(FakeOperations):
     def __init__(self) -> None:
-        self.contracts = {"sum": contract(), "count": contract("int64", ())}
+        super().__init__()
+        self.contracts = {"sum": contract(), "count": contract("int64", ()), "mirror": mirror()}
         self.sessions: dict[str, FakeSession] = {}
         self.closed: dict[str, int] = {}
         self.replays: dict[str, Any] = {}
@@ -64,7 +66,7 @@ class FakeServer(CarouselServicer):
         self.sessions[name] = FakeSession(name, model, np.zeros(port.shape, NUMPY[port.dtype]))
         return self.sessions[name]
 
-    def _find(self, name: str) -> FakeSession:
+    def found(self, name: str) -> FakeSession:
         if name in self.closed:
             raise RefusedError(Reason.SESSION_CLOSED)
         if name not in self.sessions:
@@ -117,7 +119,7 @@ class FakeServer(CarouselServicer):
             self.attached.append(name)
             try:
                 _refuse(self.attach_refusals)
-                attached.next_indices.append(self._find(name).next_index)
+                attached.next_indices.append(self.found(name).next_index)
                 handles.append(name)
             except RefusedError as refused:
                 attached.next_indices.append(0)
@@ -148,7 +150,7 @@ class FakeServer(CarouselServicer):
     def _step(self, name: str, first: int, acknowledged: int, inputs: Any) -> Any:
         try:
             _refuse(self.refusals.get((name, first), []))
-            session = self._find(name)
+            session = self.found(name)
             session.acknowledge(acknowledged)
             return session.step(first, inputs)
         except RefusedError as refused:
@@ -175,18 +177,16 @@ class FakeServer(CarouselServicer):
     async def _abort(self, context: Any, code: grpc.StatusCode, reason: int) -> None:
         await context.abort(code, f"fake {Reason.Name(reason)}", (("carousel-reason", Reason.Name(reason)),))
 
-    async def _enter(self, context: Any) -> None:
+    async def enter(self, context: Any) -> None:
         if self.call_errors:
             await self._abort(context, *self.call_errors.popleft())
 
     async def ListModels(self, request: Any, context: Any) -> pb.ListModelsResponse:
-        await self._enter(context)
-        return pb.ListModelsResponse(
-            models=[
-                pb.Model(name=name, version="1", contract=found.to_json(), limits=self.limits)
-                for name, found in self.contracts.items()
-            ]
-        )
+        await self.enter(context)
+        return pb.ListModelsResponse(models=[*map(self.model, self.contracts), *self.failed])
+
+    def model(self, name: str) -> pb.Model:
+        return pb.Model(name=name, version="1", contract=self.contracts[name].to_json(), limits=self.limits)
 
     async def Open(self, request: pb.OpenRequest, context: Any) -> pb.OpenResponse:
         if request.request_id not in self.replays:
@@ -195,16 +195,20 @@ class FakeServer(CarouselServicer):
             name = request.session or f"session-{len(self.sessions)}"
             if name in self.sessions:
                 await self._abort(context, grpc.StatusCode.ALREADY_EXISTS, Reason.SESSION_EXISTS)
-            self.open_session(name, request.model)
+            session = self.open_session(name, request.model)
             self.closed.pop(name, None)
-            self.replays[request.request_id] = pb.OpenResponse(session=name, model=request.model, version="1")
-        await self._enter(context)  # after the work: the answer is lost, not the call
+            if request.snapshot:
+                self.put(session, request.snapshot)
+            self.replays[request.request_id] = pb.OpenResponse(
+                session=name, model=request.model, version="1", next_index=session.next_index
+            )
+        await self.enter(context)  # after the work: the answer is lost, not the call
         return self.replays[request.request_id]
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
-        await self._enter(context)
+        await self.enter(context)
         try:
-            session = self._find(request.session)
+            session = self.found(request.session)
         except RefusedError as refused:
             await self._abort(context, CODES[refused.reason], refused.reason)
             raise
@@ -220,14 +224,14 @@ class FakeServer(CarouselServicer):
     async def Close(self, request: pb.CloseRequest, context: Any) -> pb.CloseResponse:
         if request.request_id not in self.replays:
             try:
-                session = self._find(request.session)
+                session = self.found(request.session)
             except RefusedError as refused:
                 await self._abort(context, CODES[refused.reason], refused.reason)
                 raise
             del self.sessions[request.session]
             self.closed[request.session] = session.next_index
             self.replays[request.request_id] = pb.CloseResponse(steps=session.next_index)
-        await self._enter(context)
+        await self.enter(context)
         return self.replays[request.request_id]
 
 

@@ -25,6 +25,10 @@ CODES = {
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Reason.BACKEND_FAILED: grpc.StatusCode.INTERNAL,
     Reason.STATE_NOT_FINITE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.QUOTA_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.SNAPSHOT_REFUSED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.MODEL_DIFFERS: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.MODEL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 
@@ -69,6 +73,8 @@ class FakeSession:
     total: Any
     next_index: int = 0
     kept: dict[int, tuple[bytes, Any]] = field(default_factory=dict)
+    fed: tuple[int, list[int]] | None = None
+    """The last chunk of a generation: its index and tokens."""
 
     def acknowledge(self, index: int) -> None:
         assert index <= self.next_index, "the client acknowledged what was never answered"

@@ -3,7 +3,6 @@
 import io
 import json
 import sys
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -74,7 +73,7 @@ class FakeClient:
     sessions: dict[str, FakeSession]
     lost: Exception | None = None
 
-    def __init__(self, target: str, *, tls_root: Path | None, timeout_s: float) -> None:
+    def __init__(self, target: str, **_: Any) -> None:
         pass
 
     def __enter__(self) -> Self:

@@ -75,8 +75,39 @@ def test_errors_reach_the_calling_thread(client: Client, fake: FakeServer) -> No
         session.step(pair(1), timeout_s=0.02)
 
 
-def test_models_can_be_listed(client: Client) -> None:
-    assert {model.name for model in client.models()} == {"sum", "count"}
+def test_models_can_be_listed_run_loaded_and_unloaded(client: Client) -> None:
+    assert {model.name for model in client.models()} == {"sum", "count", "mirror"}
+    assert [model.version for model in client.failed_models()] == ["2"]
+    assert client.infer("mirror", {"x": np.ones((1, 1, 2), np.float32)})["y"].tolist() == [[[-1, -1]]]
+    assert client.load_model("sum").model.version == "1"
+    assert client.unload_model("sum", "1") == 0
+
+
+def test_copies_snapshots_and_forecasts_have_their_blocking_twins(client: Client) -> None:
+    session = client.open("sum", session="mine")
+    session.step(pair(1, steps=3))
+    (copy,) = session.fork()
+    assert copy.step(pair(1))["y"][0, 0] == 4
+    snapshot = session.snapshot()
+    assert session.forecast(1, [pair(5)])[0]["y"][0, 0] == 8
+    session.step(pair(10))
+    session.restore(snapshot)
+    assert session.step(pair(1))["y"][0, 0] == 4
+    assert client.open("sum", snapshot=snapshot).next_index == 3
+    assert session.touch() == 60
+    assert [found.id for found in client.list_sessions(prefix="mi")] == ["mine"]
+
+
+def test_tokens_come_one_by_one_and_stop_when_nobody_asks(client: Client, fake: FakeServer) -> None:
+    session = client.open("count")
+    tokens = list(session.generate([1, 2], 5, seed=3))
+    assert len(tokens) == 5
+    assert session.next_index == 6
+    endless = session.generate(tokens[-1:], 1 << 30)
+    assert isinstance(next(endless), int)
+    endless.close()
+    session.step(np.array([1]))
+    assert session.next_index == fake.sessions[session.id].next_index
 
 
 def test_closing_ends_the_thread(port: int) -> None:
