@@ -1,18 +1,25 @@
 """The gRPC port: our service, health and reflection behind one server."""
 
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from carousel.errors import CarouselError
 from carousel.wire.carousel_pb2_grpc import add_CarouselServicer_to_server
+from service.access import Access
 from service.api import Api
+from service.identity import ANONYMOUS
 from service.interceptors import CallInterceptor
 from service.metrics import Metrics
 from service.readiness import SERVICE, Readiness
 from service.settings import Settings
+
+_log = structlog.get_logger(__name__)
 
 
 class PortError(CarouselError):
@@ -20,7 +27,7 @@ class PortError(CarouselError):
 
 
 async def open_grpc(
-    settings: Settings, api: Api, readiness: Readiness, metrics: Metrics
+    settings: Settings, api: Api, readiness: Readiness, metrics: Metrics, access: Access
 ) -> tuple[grpc.aio.Server, int]:
     """Start listening.
 
@@ -30,13 +37,28 @@ async def open_grpc(
     Raises:
         PortError: the port is taken, or the TLS files cannot be used.
     """
-    server = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=_options(settings))
+    server = grpc.aio.server(interceptors=[CallInterceptor(metrics, access)], options=_options(settings))
     add_CarouselServicer_to_server(api, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    metrics.identities_stale.set_function(lambda: access.stale)
     port = _bind(server, settings)
+    _say_who_may_call(settings)
     await server.start()
     return server, port
+
+
+def _say_who_may_call(settings: Settings) -> None:
+    """One line at the start where anybody may do everything, or where tokens can be read on their way."""
+    try:
+        near = settings.host == "localhost" or ip_address(settings.host).is_loopback
+    except ValueError:  # another name
+        near = False
+    say = _log.info if near else _log.warning
+    if settings.identities is None:
+        say("everybody_is_admin", owner=ANONYMOUS.owner, host=settings.host, cure="set identities")
+    elif settings.tls_cert is None and not near:
+        say("tokens_in_the_clear", host=settings.host, cure="set tls_cert and tls_key, or have a proxy do it")
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:
@@ -71,11 +93,15 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    key, chain = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
-    for path, content, mark in (
-        (settings.tls_key, key, b"KEY-----"),
-        (settings.tls_cert, chain, b"CERTIFICATE-----"),
-    ):
-        if mark not in content:
-            raise PortError(f"{path}: expected PEM with -----BEGIN ... {mark.decode()}")
-    return grpc.ssl_server_credentials([(key, chain)])
+    key, chain = _pem(settings.tls_key, "KEY"), _pem(settings.tls_cert, "CERTIFICATE")
+    if settings.tls_client_ca is None:
+        return grpc.ssl_server_credentials([(key, chain)])
+    authorities = _pem(settings.tls_client_ca, "CERTIFICATE")
+    return grpc.ssl_server_credentials([(key, chain)], authorities, require_client_auth=True)
+
+
+def _pem(path: Path, kind: str) -> bytes:
+    content = path.read_bytes()
+    if f"{kind}-----".encode() not in content:
+        raise PortError(f"{path}: expected PEM with -----BEGIN ... {kind}-----")
+    return content

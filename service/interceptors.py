@@ -1,16 +1,18 @@
-"""Around every call of ours: a request id on the log, a timer, and exactly one status."""
+"""Around every call: who makes it. Around ours also: a request id on the log, a timer, and exactly one status."""
 
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from service.access import Access, Credentials
 from service.errors import IndexUnexpectedError, InvalidInputError, ServiceError
+from service.identity import ANONYMOUS, Identity, caller
 from service.metrics import Metrics
 from service.status import message_of, reason_name, status_of
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     Behaviour = Callable[[Any, Context], Awaitable[Any]]
 
 SERVICE = "/carousel.v1.Carousel/"
+HEALTH = "/grpc.health.v1.Health/"
 REQUEST_ID_CHARACTERS = 128
 
 _log = structlog.get_logger(__name__)
@@ -27,19 +30,22 @@ _log = structlog.get_logger(__name__)
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """The one place where exceptions become statuses."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, access: Access) -> None:
         self._metrics = metrics
+        self._access = access
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Wrap the handlers of our own service; health and reflection look after themselves."""
+        """Wrap the handlers. Health is open to all: probes have no identity."""
         handler = await continuation(handler_call_details)
         name = handler_call_details.method
-        if handler is None or not name.startswith(SERVICE):
+        if handler is None or name.startswith(HEALTH):
             return handler
+        if not name.startswith(SERVICE):
+            return self._locked(handler)
         method = name.removeprefix(SERVICE)
         if handler.stream_stream:
             make, behaviour = grpc.stream_stream_rpc_method_handler, handler.stream_stream
@@ -48,7 +54,43 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         else:
             make, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         read = _reading(handler.request_deserializer)
-        return make(self._guard(method, behaviour), read, handler.response_serializer)
+        known = self._known(behaviour, lasting=handler.response_streaming)
+        return make(self._guard(method, known), read, handler.response_serializer)
+
+    def _known(self, behaviour: "Behaviour", *, lasting: bool) -> "Behaviour":
+        """Set `caller`; a call that may last ends when its caller is known no more."""
+
+        async def known(request: Any, context: "Context") -> Any:
+            if not self._access.configured:
+                caller.set(ANONYMOUS)
+                return await behaviour(_checked(request), context)
+            identity, credentials = self._identify(context)
+            caller.set(identity)  # each call is a task of its own
+            structlog.contextvars.bind_contextvars(owner=identity.owner)
+            if not lasting:
+                return await behaviour(_checked(request), context)
+            with self._access.while_known(credentials, identity.owner):
+                return await behaviour(_checked(request), context)
+
+        return known
+
+    def _locked(self, handler: Any) -> Any:
+        """Reflection: as it is, for callers that are known."""
+
+        async def locked(requests: Any, context: "Context") -> AsyncIterator[Any]:
+            try:
+                self._identify(context)
+            except ServiceError as error:
+                await self._refuse(context, error, _request_id(context))
+            async for answer in handler.stream_stream(requests, context):
+                yield answer
+
+        return grpc.stream_stream_rpc_method_handler(
+            locked, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _identify(self, context: "Context") -> tuple[Identity, Credentials]:
+        return self._access.identify(context.invocation_metadata() or (), context.auth_context())
 
     def _guard(self, method: str, behaviour: "Behaviour") -> "Behaviour":
         async def guarded(request: Any, context: "Context") -> Any:
@@ -57,7 +99,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             request_id = _request_id(context)
             with structlog.contextvars.bound_contextvars(request_id=request_id, method=method):
                 try:
-                    return await behaviour(_checked(request), context)
+                    return await behaviour(request, context)
                 except ServiceError as error:
                     code, _ = status_of(error)
                     await self._refuse(context, error, request_id)
