@@ -22,6 +22,8 @@ class Run:
     """`[B]`: steps of each session, at most T."""
     inputs: tuple[NDArray[np.generic], ...]
     """`[B, T, *shape]` each, in the order of the contract."""
+    memory_rows: NDArray[np.int64] | None = None
+    """`[B]`: rows of the read-only planes; None: the model has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +61,8 @@ class Backend(Protocol):
 
     def warm_up(self, batch_chunks: int) -> None:
         """Make the first real run as fast as the others. Writes no row that a session can own."""
+        ...
+
+    def close(self) -> None:
+        """Free the model, and the rows if it is the last over them. Nothing is asked of it any more."""
         ...

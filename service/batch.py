@@ -7,7 +7,7 @@ import numpy as np
 
 from service.backend import Run
 from service.cohort import Array, Cohort
-from service.sessions import SessionTable
+from service.sessions import SessionTable, Slots
 
 
 class Batch(NamedTuple):
@@ -46,6 +46,10 @@ class Batch(NamedTuple):
             lengths=lengths,
             inputs=tuple(self._input(port) for port in range(len(first.inputs))),
         )
+
+    def memory_rows(self, table: SessionTable) -> Slots:
+        """The rows of the read-only planes. Sessions that ended meanwhile may have another's: nobody is told."""
+        return np.concatenate([table.memory[cohort.slots] for cohort in self.cohorts])
 
     def _input(self, port: int) -> Array:
         parts = [

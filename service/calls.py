@@ -1,12 +1,12 @@
 """What the calls of `carousel.v1` stand on. Each group of calls is a class of its own over this one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from service.engine import Engine
-from service.errors import ModelNotFoundError
 from service.metrics import Metrics
 from service.repository import ServedModel
+from service.snapshot_key import snapshot_key
 
 if TYPE_CHECKING:
     import grpc
@@ -24,16 +24,13 @@ class Calls:
     """Time-to-live of sessions whose clients ask for none."""
     message_bytes: int
     """Largest message."""
+    snapshot_key: bytes = field(default_factory=lambda: snapshot_key(None))
+    """What snapshots are sealed with."""
 
     def find_model(self, name: str, version: str) -> ServedModel:
-        """The model of this name; an empty version means the newest.
+        """What takes new sessions of this name; an empty version means the newest.
 
         Raises:
             ModelNotFoundError: it is not served.
         """
-        for model in self.engine.models.values():
-            if model.name == name and version in ("", model.version):
-                return model
-        served = ", ".join(sorted(self.engine.models))
-        wanted = f"{name}/{version}" if version else name
-        raise ModelNotFoundError(f"model {wanted!r} is not served; served are: {served}")
+        return self.engine.models.find(name, version)

@@ -28,6 +28,8 @@ class Answers(NamedTuple):
     """Steps of each."""
     outputs: Blobs
     """One blob for each output of the contract: `[len(positions), length, *shape]`."""
+    version: str
+    """Of the model that gave them."""
 
 
 class Caller(Protocol):
@@ -163,18 +165,18 @@ class Cohort:
             return self.parts[0]
         return tuple(np.concatenate(runs, axis=1) for runs in zip(*self.parts, strict=True))
 
-    def answer(self, outputs: tuple[Array, ...]) -> None:
+    def answer(self, outputs: tuple[Array, ...], version: str) -> None:
         """Tell everybody who waits."""
         firsts = self.firsts.tolist()
         for caller, positions, start, stop in self.segments:
             if not caller.left:
                 blobs = tuple(output[start:stop].tobytes() for output in outputs)
-                caller.answered(Answers(positions, firsts[start:stop], self.length, blobs))
+                caller.answered(Answers(positions, firsts[start:stop], self.length, blobs, version))
         for member, waiters in self.joined.items():
             blobs = tuple(output[member].tobytes() for output in outputs)
             for waiter in waiters:
                 if not waiter.caller.left:
-                    answer = Answers([waiter.position], [firsts[member]], self.length, blobs)
+                    answer = Answers([waiter.position], [firsts[member]], self.length, blobs, version)
                     waiter.caller.answered(answer)
 
 

@@ -1,4 +1,4 @@
-"""The one thread that touches state rows and the runtime."""
+"""The one thread that touches state rows and runs models; and, of the same kind, the one that loads them."""
 
 import asyncio
 import queue
@@ -39,10 +39,10 @@ class Dispatch(Protocol):
 class Dispatcher:
     """A thread with a queue. Jobs run one after the other, in the order in which they came."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "dispatcher") -> None:
         self._loop = loop
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def __call__(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:

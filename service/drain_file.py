@@ -22,16 +22,20 @@ from service.errors import SessionLostError
 from service.kept import KeptDump
 from service.repository import ServedModel
 from service.rows import INITIAL_ROW
-from service.sessions import Slots, micro
+from service.sessions import HIDDEN, Slots, micro
 
 NAME = "sessions.npz"
 FORMAT = 1
 BLOCK_ROWS = 1 << 15
 """Rows copied at once: memory for one block more is all that draining takes."""
 
+_KEPT = ("member", "ends", "lengths", "digests", "versions")
+
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a job on the thread that owns rows."""
+BringBack = Callable[[str, str, Signature], Awaitable[ServedModel | None]]
+"""Loads a version that takes no new sessions, by name and version, if it is still there."""
 
 
 class DrainFileError(CarouselError):
@@ -53,20 +57,32 @@ async def save(folder: Path, engine: Engine, calls: dict[str, Any], run: Run) ->
     table, now = engine.table, engine.clock()
     arrays: Arrays = {}
     models = []
-    for model in engine.served:
+    for model in engine.models:
         slots = table.of_model(model.number)
+        slots = slots[table.owner[slots] != table.number_of(HIDDEN)]
         key = f"model{model.number}."
         arrays |= {key + name: array for name, array in _columns(engine, model, slots, now).items()}
         arrays[key + "states"] = await _states(model, table.row[slots], run)
-        models.append({"name": model.name, "signature": model.contract.signature.model_dump()})
+        signature = model.contract.signature.model_dump()
+        models.append(
+            {"number": model.number, "name": model.name, "version": model.version, "signature": signature}
+        )
     document = {"format": FORMAT, "models": models, "calls": calls, "gone": table.tombstones.dump(now)}
     arrays["document"] = np.frombuffer(json.dumps(document).encode(), np.uint8)
     _write(folder / NAME, arrays)
-    return len(table)
+    return len(table) - table.count_of(HIDDEN)
 
 
-async def load(folder: Path, engine: Engine, run: Run) -> dict[str, Any] | None:
-    """Open again what `save` wrote, if there is a file. Sessions whose model is no longer served are lost.
+async def _nothing(*_: Any) -> None:
+    """There is no repository."""
+
+
+async def load(
+    folder: Path, engine: Engine, run: Run, bring_back: BringBack = _nothing
+) -> dict[str, Any] | None:
+    """Open again what `save` wrote, if there is a file. Sessions whose model is no longer there are lost.
+
+    Sessions go on with the version that has their rows now, those that asked for theirs with that one.
 
     Returns:
         `calls`, as they were given to `save`; None: there is no file.
@@ -84,11 +100,11 @@ async def load(folder: Path, engine: Engine, run: Run) -> dict[str, Any] | None:
             document = json.loads(archive["document"].tobytes())
             _check_format(document)
             for number, wanted in enumerate(document["models"]):
-                prefix = f"model{number}."
+                prefix = f"model{wanted.get('number', number)}."
                 arrays = {
                     name.removeprefix(prefix): archive[name] for name in archive if name.startswith(prefix)
                 }
-                await _open_again(engine, wanted, arrays, run)
+                await _open_again(engine, wanted, arrays, run, bring_back)
             engine.table.tombstones.load(document["gone"], engine.clock())
     except (ValueError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise DrainFileError(
@@ -114,8 +130,10 @@ def _columns(engine: Engine, model: ServedModel, slots: Slots, now: float) -> Ar
         "idle_us": micro(now) - table.used_us[slots],
         "ttl_us": table.ttl_us[slots],
         "fresh": table.row[slots] == INITIAL_ROW,
+        "serials": table.serial[slots],
+        "pinned": table.pinned[slots],
     }
-    columns |= {f"kept.{name}": getattr(kept, name) for name in ("member", "ends", "lengths", "digests")}
+    columns |= {f"kept.{name}": getattr(kept, name) for name in _KEPT}
     return columns | {f"kept.output{k}": steps.view(np.uint8) for k, steps in enumerate(kept.outputs)}
 
 
@@ -129,28 +147,37 @@ async def _states(model: ServedModel, rows: NDArray[np.int64], run: Run) -> NDAr
     return np.concatenate(blocks) if blocks else np.empty((0, model.contract.state_size), np.float32)
 
 
-async def _open_again(engine: Engine, wanted: dict[str, Any], arrays: Arrays, run: Run) -> None:
+async def _open_again(
+    engine: Engine, wanted: dict[str, Any], arrays: Arrays, run: Run, bring_back: BringBack
+) -> None:
     """Open the sessions of one model."""
     now, table = engine.clock(), engine.table
     parts = arrays["names"].tobytes().decode().split("\n")
     names = list(zip(parts[::2], parts[1::2], strict=True)) if len(arrays["next_index"]) else []
-    model = next((served for served in engine.served if _is(served, wanted)), None)
+    alike = [served for served in engine.models if _is(served, wanted)]
+    exact = next((served for served in alike if served.version == wanted.get("version")), None)
+    if exact is None and "version" in wanted and (not alike or np.count_nonzero(arrays["pinned"])):
+        exact = await bring_back(wanted["name"], wanted["version"], Signature(**wanted["signature"]))
+    model = alike[0] if alike else exact
     if model is None:
         for (owner, session_id), steps in zip(names, arrays["next_index"].tolist(), strict=True):
             table.tombstones.put((owner, session_id), SessionLostError, steps, now)
         return
     if len(names) > table.limit - len(table):
         raise ValueError(f"{len(names)} sessions, and the server takes {table.limit}")
-    slots = table.adopt(names, model.number)
+    _complete(arrays, model)
+    slots = table.adopt(names, model.number, arrays.get("serials"))
+    # A version that is not there any more gives its sessions to the one that has its rows.
+    table.pinned[slots] = arrays["pinned"] & (exact is not None)
+    if exact is not None:
+        table.model[slots[arrays["pinned"]]] = exact.number
     table.next_index[slots] = table.tail[slots] = arrays["next_index"]
     table.used_us[slots] = micro(now) - arrays["idle_us"]
     table.ttl_us[slots] = arrays["ttl_us"]
     stepped = slots[~arrays["fresh"]]
     await _write_rows(engine, model, stepped, arrays["states"], run)
     outputs = [arrays[f"kept.output{k}"] for k in range(len(model.contract.outputs))]
-    dump = KeptDump(
-        arrays["kept.member"], arrays["kept.ends"], arrays["kept.lengths"], arrays["kept.digests"], outputs
-    )
+    dump = KeptDump(**{name: arrays[f"kept.{name}"] for name in _KEPT}, outputs=outputs)
     kept_bytes = engine.kept.total_bytes + int(dump.lengths.sum()) * model.step_bytes
     if kept_bytes > engine.kept.limit_bytes:
         raise ValueError(f"{kept_bytes} bytes of answers, and the server keeps {engine.kept.limit_bytes}")
@@ -171,6 +198,12 @@ async def _write_rows(
         while (move := engine.spilling.next_move(engine.clock())) is not None:
             await run(move.job)
             engine.spilling.moved(move, None, engine.clock())
+
+
+def _complete(arrays: Arrays, model: ServedModel) -> None:
+    """Files of earlier servers say less: neither the order of opening nor which version was asked for, or answered."""
+    arrays.setdefault("pinned", np.zeros(len(arrays["next_index"]), np.bool_))
+    arrays.setdefault("kept.versions", np.full(len(arrays["kept.member"]), int(model.version)))
 
 
 def _is(model: ServedModel, wanted: dict[str, Any]) -> bool:

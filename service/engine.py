@@ -5,7 +5,8 @@ one chunk of a session in flight; row, index and kept answer change in `_commit`
 anybody is answered; a failed run changes nothing; a caller that left never breaks its batch-mates.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,14 @@ from service.group import Group
 from service.kept import KeptAnswers
 from service.limits import Limits
 from service.metrics import Metrics, ModelMetrics
+from service.models import Models
 from service.pace import Pace
 from service.queue import ChunkQueue
 from service.repository import ServedModel
 from service.results import Results
 from service.rules import Rules
 from service.scheduler import Scheduler
-from service.sessions import SessionTable
+from service.sessions import HIDDEN, SessionTable
 from service.spill import NO_ROOM, Spilling, too_many
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +41,7 @@ class Engine:
 
     def __init__(
         self,
-        models: Mapping[str, ServedModel],
+        models: Iterable[ServedModel],
         limits: Limits,
         dispatch: Dispatch,
         metrics: Metrics,
@@ -47,38 +49,49 @@ class Engine:
         soon: Callable[[Callable[[], None]], object],
         later: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        self.models = models
-        self.served: Sequence[ServedModel] = list(models.values())
+        self.models = Models()
+        self.served = self.models.served
         """By number."""
+        self.takeovers = 0
+        """How often sessions have gone from one version to another."""
         self.clock = clock
         self.limits = limits
         self.unread_bytes = 0
         """Inputs or answers of all streams between the reading of their frames and the writing."""
         self.table = SessionTable(limits.sessions)
-        self.kept = KeptAnswers(limits.sessions, [model.contract for model in self.served], limits.kept_bytes)
-        self.queue = ChunkQueue(self.table, [model.step_bytes for model in self.served])
+        self.kept = KeptAnswers(limits.sessions, limits.kept_bytes)
+        self.queue = ChunkQueue(self.table, [])
         self.rules = Rules(self.served, self.table, self.kept, self.queue, metrics, limits.queue_chunks)
         self._admission = Admission(self.table, self.queue, self.rules, limits.batch_chunks)
-        # No run is longer than its graph was verified for.
-        run_steps = {m.number: min(limits.run_steps, m.contract.max_steps) for m in self.served}
-        self._scheduler = Scheduler(limits.batch_chunks, run_steps)
+        self._scheduler = Scheduler(limits.batch_chunks, {})
         self._pace = Pace()
         self.spilling = Spilling(self.table, self.served)
         self._dispatch = dispatch
         self._metrics = metrics
-        self._of_model = [metrics.of_model(model.key) for model in self.served]
+        self._of_model: list[ModelMetrics] = []
         self._results = Results(
             self.served, self.table, self.queue, self.kept, self._scheduler, self._of_model, clock
         )
         self._soon = soon
         self._later = later
         self._groups: dict[int, Group] = {}
-        self._running = False
+        self._running = self._stopped = self._pumping = False
         self._running_since = 0.0
-        self._stopped = False
-        self._pumping = False
         self._idle: list[Callable[[], None]] = []
         self._errands = Errands()
+        for model in models:
+            self.add(model)
+            self.models.serve(model)
+
+    def add(self, model: ServedModel) -> None:
+        """Be able to step sessions of one model more."""
+        self.models.add(model)
+        like = next((sibling.number for sibling in self.models.siblings(model)), None)
+        self.kept.add_model(model.contract, like)
+        self.queue.step_bytes.append(model.step_bytes)
+        # No run is longer than its graph was verified for.
+        self._scheduler.run_steps[model.number] = min(self.limits.run_steps, model.contract.max_steps)
+        self._of_model.append(self._metrics.of_model(model.key))
 
     # -- what callers ask -----------------------------------------------------------------------------------------
 
@@ -136,11 +149,12 @@ class Engine:
         queued = [link for link in self.queue.chain(slot) if not link[0].started]
         # A run that reads the row ends before anybody can take it.
         self.served[model].give(table.row[slot : slot + 1])
+        if (memory := self.served[model].memory) is not None:
+            memory.give(int(table.memory[slot]))
         self.kept.forget_all(model, slot)
+        if table.owner_of(slot) != HIDDEN:
+            self._metrics.count_end(reason)
         gone = table.remove(slot, reason, self.clock())
-        self._metrics.ended.labels(
-            reason.__name__.removeprefix("Session").removesuffix("Error").lower()
-        ).inc()
         for cohort, member in reversed(queued):
             self.queue.abandon(cohort, member)
         for cohort, member in queued:
@@ -151,6 +165,11 @@ class Engine:
         """Have rows touched between two runs; see `Errand`. It is dropped if the engine is stopped before."""
         self._errands.add(Errand(start, done))
         self._pump_soon()
+
+    @property
+    def waiting_errands(self) -> int:
+        """Errands whose turn has not come."""
+        return len(self._errands)
 
     def drain(self, done: Callable[[], None]) -> None:
         """Take no new chunk; call `done` when everything queued has been answered."""
@@ -186,12 +205,13 @@ class Engine:
         if not self._idle and (wait := self._scheduler.wait(self.clock(), self.limits.queue_delay_s)):
             self._later(wait, self._pump_soon)
             return
-        batch = self._scheduler.next_batch()
-        while batch is not None and self._turn_away(batch):
-            batch = self._scheduler.next_batch()
+        while (batch := self._scheduler.next_batch()) is not None and self._turn_away(batch):
+            pass
         if batch is not None:
             self._start(batch)
-        elif not self.queue.chunks and not self._errands:
+        elif self._errands:
+            self._pump_soon()  # what was ready came to nothing, and it was not their turn
+        elif not self.queue.chunks:
             waiting, self._idle = self._idle, []
             for done in waiting:
                 done()
@@ -206,8 +226,9 @@ class Engine:
 
         def done(result: Any) -> None:
             self._running = False
-            errand.done(result)
-            self._pump_soon()
+            if not self._stopped:
+                errand.done(result)
+                self._pump_soon()
 
         if isinstance(job, Exception):
             done(job)
@@ -222,8 +243,7 @@ class Engine:
         Returns:
             Whether there were any; what is left of the batch is ready again.
         """
-        rows = self.served[batch.model].rows
-        new = too_many(batch, self.queue, self.table, rows, self.limits.queue_chunks)
+        new = too_many(batch, self.queue, self.table, self.served, self.limits.queue_chunks)
         for cohort, members in new:
             self._results.fail(cohort, members, QueueFullError(NO_ROOM))
         for cohort in batch.cohorts if new else ():
@@ -240,7 +260,10 @@ class Engine:
         metrics.batch_chunks.observe(batch.size, 1)
         if len(batch.cohorts) > 1:
             metrics.padding.inc(batch.padding)
-        job = partial(model.backend.run, batch.run(self.table))
+        run = batch.run(self.table)
+        if model.memory is not None:
+            run = replace(run, memory_rows=batch.memory_rows(self.table))
+        job = partial(model.backend.run, run)
         self._running, self._running_since = True, now
         if self._pace.predict(batch) < self.limits.inline_s and self._scheduler.empty:
             self._finished(batch, outcome(job))
@@ -255,10 +278,7 @@ class Engine:
         if isinstance(result, Exception):
             metrics.failed_runs.inc()
             _log.error("run_failed", model=model.key, chunks=batch.size, exc_info=result)
-            for cohort in batch.cohorts:
-                self._results.fail(
-                    cohort, range(len(cohort)), BackendFailedError("inference failed; nothing was applied")
-                )
+            self._results.fail_all(batch, BackendFailedError("inference failed; nothing was applied"))
         else:
             self._apply(batch, result)
         if self._groups or self._idle or self._errands or not self._scheduler.empty:
@@ -273,13 +293,4 @@ class Engine:
         if result.seconds >= self.limits.slow_run_s:
             sizes = {"sessions": batch.size, "steps": batch.longest}
             _log.warning("slow_run", model=model.key, seconds=round(result.seconds, 3), **sizes)
-        start = 0
-        for cohort, steps in zip(batch.cohorts, batch.steps, strict=True):
-            part = slice(start, start + len(cohort))
-            start = part.stop
-            outputs = result.outputs
-            if len(batch.cohorts) > 1:
-                outputs = tuple(output[part, :steps] for output in outputs)
-            self._results.advance(
-                cohort, steps, outputs, None if result.finite is None else result.finite[part]
-            )
+        self._results.apply(batch, result)

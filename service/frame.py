@@ -18,6 +18,8 @@ class Refusal(NamedTuple):
 
     position: int
     error: ServiceError
+    version: str
+    """Of the model that the chunk was for."""
 
 
 class Stream(Protocol):
@@ -64,7 +66,8 @@ class FrameCaller:
     def refused(self, position: int, error: ServiceError) -> None:
         """This chunk was not applied."""
         budget_bytes = 0 if self.model is None else self.lengths[position] * self.model.step_bytes
-        self._stream.send(Item(self, Refusal(position, error), 1, budget_bytes))
+        version = "" if self.model is None else self.model.version
+        self._stream.send(Item(self, Refusal(position, error, version), 1, budget_bytes))
 
     def gone(self, position: int) -> ServiceError:
         """Why the session of this chunk is no more."""
@@ -83,18 +86,22 @@ class Item(NamedTuple):
 
 
 def frames(ready: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """Gather answers of one model into frames of about FRAME_BYTES, keeping the order."""
+    """Gather answers of one version of a model into frames of about FRAME_BYTES, keeping the order."""
     start, size = 0, 0
     for end, item in enumerate(ready):
-        if end > start and (item.caller.model is not ready[start].caller.model or size >= FRAME_BYTES):
+        if end > start and (size >= FRAME_BYTES or not _alike(item, ready[start])):
             yield ready[start:end]
             start, size = end, 0
         size += item.budget_bytes
     yield ready[start:]
 
 
+def _alike(one: Item, other: Item) -> bool:
+    return one.caller.model is other.caller.model and one.outcome.version == other.outcome.version
+
+
 def message(items: Sequence[Item]) -> StreamResponse:
-    """One answer frame with all these outcomes, which are of one model."""
+    """One answer frame with all these outcomes, which are of one version of a model."""
     handles, firsts, lengths = list[int](), list[int](), list[int]()
     errors, answers = [], []
     for caller, outcome, *_ in items:
@@ -118,7 +125,7 @@ def message(items: Sequence[Item]) -> StreamResponse:
     if errors:
         frame.errors.extend(errors)
     if model is not None:
-        frame.model, frame.version = model.name, model.version
+        frame.model, frame.version = model.name, items[0].outcome.version
         if answers:
             for port, blobs in zip(model.contract.outputs, zip(*answers, strict=True), strict=True):
                 frame.outputs.add(name=port.name, data=blobs[0] if len(blobs) == 1 else b"".join(blobs))

@@ -181,7 +181,7 @@ def mistakes_of(
 ) -> dict[int, InvalidInputError]:
     """What is wrong with the values of a chunk, by its position."""
     for port, values in zip(contract.inputs, inputs, strict=True):
-        if _mistake(port, values) is not None:
+        if mistake_of(port, values) is not None:
             break
     else:
         return {}
@@ -189,7 +189,7 @@ def mistakes_of(
     for position, length in enumerate(lengths):
         start, end = end, end + length
         for port, values in zip(contract.inputs, inputs, strict=True):
-            if mistake := _mistake(port, values[start:end]):
+            if mistake := mistake_of(port, values[start:end]):
                 found[position] = mistake
                 break
     return found
@@ -222,7 +222,8 @@ def _integers(values: list[int]) -> NDArray[np.int64]:
         return np.frombuffer(array("q", [min(value, MOST) for value in values]), np.int64)
 
 
-def _mistake(port: Port, values: Array) -> InvalidInputError | None:
+def mistake_of(port: Port, values: Array) -> InvalidInputError | None:
+    """What is wrong with values of a port, if anything; there is at least one."""
     if values.dtype.kind == "f":
         if not all_finite(values):
             bad = values[~np.isfinite(values)][0]

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from carousel.wire.carousel_pb2 import Attach, Attached
 from service.engine import Engine
 from service.errors import InvalidInputError, ServiceError, SessionClosedError
@@ -21,11 +23,13 @@ class Handles:
         self._owner = owner
         self._slots: list[int] = []
         self._serials: list[int] = []
-        self._models: list[int] = []
+        self._kind_of: list[int] = []
+        """Twice the model's number, and one more if the session stays with its version: no swap parts a frame."""
         self._ids: list[str] = []
         self._errors: dict[int, ServiceError] = {}
         self._kinds: set[int] = set()
-        """The models of all handles."""
+        """Of all handles."""
+        self._takeovers = engine.takeovers
 
     def attach(self, attach: Attach) -> Attached:
         """Give every session of the message the next handle.
@@ -48,8 +52,9 @@ class Handles:
                 answer.next_indices.append(0)
                 answer.errors.append(chunk_error(position, error))
             else:
-                self._add(session_id, slot, int(table.serial[slot]), int(table.model[slot]))
-                self._kinds.add(int(table.model[slot]))
+                kind = int(2 * table.model[slot] + table.pinned[slot])
+                self._add(session_id, slot, int(table.serial[slot]), kind)
+                self._kinds.add(kind)
                 answer.next_indices.append(int(table.next_index[slot]))
         return answer
 
@@ -59,12 +64,14 @@ class Handles:
         Raises:
             InvalidInputError: they are sessions of several models.
         """
+        if self._takeovers != self._engine.takeovers:
+            self._look_again()
         if max(handles) >= len(self._ids):
             return self._look_up_known(handles)
         slots = [self._slots[handle] for handle in handles]
         serials = [self._serials[handle] for handle in handles]
         if len(self._kinds) == 1 and not self._errors:
-            return slots, serials, self._engine.served[next(iter(self._kinds))]
+            return slots, serials, self._engine.served[next(iter(self._kinds)) >> 1]
         return slots, serials, self._model(handles, slots, serials)
 
     def why_not(self, handle: int) -> ServiceError:
@@ -85,6 +92,14 @@ class Handles:
                 )
         return self._errors[handle].again()
 
+    def _look_again(self) -> None:
+        """Sessions may have gone from one version of their model to another."""
+        table, slots = self._engine.table, np.array(self._slots, np.int64)
+        alive = table.serial[slots] == self._serials
+        kinds = np.where(alive, 2 * table.model[slots] + table.pinned[slots], self._kind_of)
+        self._kind_of, self._kinds = kinds.tolist(), set(kinds[alive].tolist())
+        self._takeovers = self._engine.takeovers
+
     def _look_up_known(self, handles: Sequence[int]) -> tuple[list[int], list[int], ServedModel | None]:
         slots = [self._slots[handle] if handle < len(self._ids) else 0 for handle in handles]
         serials = [self._serials[handle] if handle < len(self._ids) else NOBODY for handle in handles]
@@ -93,14 +108,15 @@ class Handles:
     def _model(self, handles: Sequence[int], slots: list[int], serials: list[int]) -> ServedModel | None:
         """The model of those that are alive: a session that has ended lends its model to no frame."""
         served, alive = self._engine.served, self._engine.table.serial[slots] == serials
-        numbers = {self._models[handle] for handle, lives in zip(handles, alive, strict=True) if lives}
-        if len(numbers) > 1:
-            names = ", ".join(sorted(served[number].key for number in numbers))
+        kinds = {self._kind_of[handle] for handle, lives in zip(handles, alive, strict=True) if lives}
+        if len(kinds) > 1:
+            asked = ("", " that was asked for")
+            names = ", ".join(sorted(served[kind >> 1].key + asked[kind & 1] for kind in kinds))
             raise InvalidInputError(f"frame: expected sessions of one model, got {names}")
-        return served[numbers.pop()] if numbers else None
+        return served[kinds.pop() >> 1] if kinds else None
 
-    def _add(self, session_id: str, slot: int, serial: int, model: int) -> None:
+    def _add(self, session_id: str, slot: int, serial: int, kind: int) -> None:
         self._ids.append(session_id)
         self._slots.append(slot)
         self._serials.append(serial)
-        self._models.append(model)
+        self._kind_of.append(kind)

@@ -4,7 +4,6 @@ Answers of one step, the common case, are rows of an arena for each output; long
 a batch, W places.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +33,8 @@ class KeptChunk(NamedTuple):
     digest: int
     place: int
     """Row of the model's arenas, or, below 0, the key of a longer answer."""
+    version: str
+    """Of the model that gave the answer: another may have taken over since."""
 
 
 class KeptDump(NamedTuple):
@@ -44,6 +45,8 @@ class KeptDump(NamedTuple):
     ends: Integers
     lengths: Integers
     digests: Integers
+    versions: Integers
+    """Of the model that gave each answer."""
     outputs: list[NDArray[np.void]]
     """For each output of the contract, its steps: `[sum of lengths]` items."""
 
@@ -64,11 +67,10 @@ class KeptAnswers:
 
     Args:
         sessions: Slots of the session table.
-        contracts: Of every model, in the engine's order.
         limit_bytes: Most bytes of all kept answers; admission sees to it.
     """
 
-    def __init__(self, sessions: int, contracts: Sequence[Contract], limit_bytes: int) -> None:
+    def __init__(self, sessions: int, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.total_bytes = 0
         """Bytes of all answers that are kept now."""
@@ -79,11 +81,23 @@ class KeptAnswers:
         self._length = np.zeros(sessions * WINDOW_CHUNKS, np.int32)
         self._digest = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
         self._place = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
+        self._version = np.zeros(sessions * WINDOW_CHUNKS, np.int16)
+        """Number of the version that gave the answer."""
         self._next = np.zeros(sessions, np.int64)
         """Answers kept so far. They are forgotten in order, so the next one's place modulo W is free."""
-        self._arenas = [_Arena(contract, limit_bytes) for contract in contracts]
+        self._arenas: list[_Arena] = []
+        self._versions: dict[str, int] = {}
+        """Their numbers; versions that are gone are still named by their answers."""
         self._longer: dict[int, Blobs] = {}
         self._keys = 0
+
+    def add_model(self, contract: Contract, like: int | None = None) -> None:
+        """Make room for the answers of the next model; with `like`, in the same place, as its sessions may move here."""
+        self._arenas.append(_Arena(contract, self.limit_bytes) if like is None else self._arenas[like])
+
+    def drop_model(self, model: int) -> None:
+        """Free the room of a model that has no sessions, and whose sessions no other model has."""
+        self._arenas[model].items.clear()
 
     def keep(
         self,
@@ -93,6 +107,7 @@ class KeptAnswers:
         length: int,
         digests: Integers,
         outputs: tuple[NDArray[np.generic], ...],
+        version: str,
     ) -> None:
         """Keep one answer for each slot; each has a place free. Slots are distinct, outputs `[n, length, *shape]`."""
         arena = self._arenas[model]
@@ -106,7 +121,7 @@ class KeptAnswers:
         self._next[slots] = number + 1
         at = slots * WINDOW_CHUNKS + number % WINDOW_CHUNKS
         self._end[at], self._length[at] = ends, length
-        self._digest[at], self._place[at] = digests, places
+        self._digest[at], self._place[at], self._version[at] = digests, places, self._number_of(version)
         self.total_bytes += len(slots) * length * arena.step_bytes
 
     def release(self, model: int, slots: Slots, acknowledged: Integers) -> tuple[Integers, Integers] | None:
@@ -135,11 +150,12 @@ class KeptAnswers:
     def of(self, slot: int, acknowledged: int) -> list[KeptChunk]:
         """What is kept for a session and not yet acknowledged, the oldest first."""
         window = slice(slot * WINDOW_CHUNKS, (slot + 1) * WINDOW_CHUNKS)
-        columns = (self._end, self._length, self._digest, self._place)
+        columns = (self._end, self._length, self._digest, self._place, self._version)
         held = zip(*(column[window].tolist() for column in columns), strict=True)
+        versions = list(self._versions)
         return [
-            KeptChunk(end - length, length, digest, place)
-            for end, length, digest, place in sorted(held)
+            KeptChunk(end - length, length, digest, place, versions[version])
+            for end, length, digest, place, version in sorted(held)
             if end > acknowledged
         ]
 
@@ -164,7 +180,8 @@ class KeptAnswers:
             for start, length, key in np.stack([starts, lengths, places], axis=1)[~single].tolist():
                 steps[start : start + length] = np.frombuffer(self._longer[key][port], items.dtype)
             outputs.append(steps)
-        return KeptDump(member, self._end[at], lengths, self._digest[at], outputs)
+        versions = np.array([int(version) for version in self._versions], np.int64)[self._version[at]]
+        return KeptDump(member, self._end[at], lengths, self._digest[at], versions, outputs)
 
     def load(self, model: int, slots: Slots, dump: "KeptDump") -> tuple[Integers, Integers]:
         """Keep what `dump` gave, for the same sessions in new slots.
@@ -191,6 +208,8 @@ class KeptAnswers:
             )
         self._end[at], self._length[at] = dump.ends, dump.lengths
         self._digest[at], self._place[at] = dump.digests, places
+        for version in np.unique(dump.versions).tolist():
+            self._version[at[dump.versions == version]] = self._number_of(str(version))
         self._next[slots] = chunks
         sizes = np.bincount(dump.member, dump.lengths * arena.step_bytes, count).astype(np.int64)
         self.total_bytes += int(sizes.sum())
@@ -200,6 +219,10 @@ class KeptAnswers:
         """The ends of all answers of some sessions, `[n, W]`: a copy."""
         ends: Integers = self._ends[slots].view(np.int64).reshape(-1, WINDOW_CHUNKS)
         return ends
+
+    def _number_of(self, version: str) -> int:
+        """The number of a version among all that have given an answer."""
+        return self._versions.setdefault(version, len(self._versions))
 
     def _free(self, arena: _Arena, places: Integers) -> None:
         if len(self._longer) and np.count_nonzero(places < 0):

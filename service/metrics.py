@@ -1,6 +1,6 @@
 """Every metric of the service. Base units; labels only from closed sets (models, methods, codes, reasons)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from carousel.wire.carousel_pb2 import Reason
+from service.errors import SessionGoneError
 from service.histogram import BatchHistogram, Buckets
 
 REFUSALS = [name for name in Reason.keys() if name != "REASON_UNSPECIFIED"]  # noqa: SIM118 - no mapping
@@ -27,6 +28,7 @@ class ModelMetrics:
     chunks: Counter
     batch_chunks: Buckets
     padding: Counter
+    tokens: Counter
     run_seconds: Buckets
     queue_seconds: Buckets
     answer_seconds: Buckets
@@ -42,6 +44,7 @@ class Metrics:
         ProcessCollector(namespace="carousel", registry=self.registry)
         self._requests()
         self._sessions()
+        self.load_failures = self._counter("model_load_failures", "Versions that could not be loaded.")
         self._gates = BatchHistogram(
             "carousel_gates",
             "What the gates of observed models do, a mean over a session's steps in a run.",
@@ -54,6 +57,7 @@ class Metrics:
             "chunks": self._counter("chunks", "Chunks committed."),
             "batch_chunks": self._histogram("batch_chunks", "Sessions advanced by one run.", _CHUNKS),
             "padding": self._counter("padding_steps", "Steps run for nobody."),
+            "tokens": self._counter("generated_tokens", "Tokens drawn by the server's own loops."),
             "run_seconds": self._histogram(
                 "run_duration_seconds", "Time of one run in the runtime.", _SECONDS
             ),
@@ -79,6 +83,16 @@ class Metrics:
         """What the gates of an observed model did in a run: `[B, K]`, a column for each statistic."""
         for column, statistic in enumerate(statistics):
             self._gates.labels(key, statistic).observe_each(values[:, column])
+
+    def watch_states(self, name: str, help_text: str, values: Mapping[str, Callable[[], float]]) -> None:
+        """Add a gauge that is read when it is scraped, with a value for each state."""
+        gauge = Gauge(name, help_text, ["state"], registry=self.registry)
+        for state, value in values.items():
+            gauge.labels(state).set_function(value)
+
+    def count_end(self, reason: type[SessionGoneError]) -> None:
+        """A session has ended."""
+        self.ended.labels(reason.__name__.removeprefix("Session").removesuffix("Error").lower()).inc()
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read when it is scraped."""
@@ -113,6 +127,11 @@ class Metrics:
         )
         self.refused = Counter("carousel_refused", "Chunks and calls refused.", ["reason"], registry=registry)
         _start_at_zero(self.refused, REFUSALS)
+        self.identities_stale = Gauge(
+            "carousel_identities_stale",
+            "1 while the file of identities cannot be used, and what it said before holds.",
+            registry=registry,
+        )
         self.dropped = Counter(
             "carousel_dropped_chunks", "Queued chunks whose callers had left.", registry=registry
         )

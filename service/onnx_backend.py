@@ -11,78 +11,66 @@ from carousel.wire.frames import NUMPY
 from service.backend import Result, Run
 from service.denormals import Denormals
 from service.finite import all_finite
+from service.memory import NO_MEMORY
+from service.row_store import RowStore
 from service.rows import INITIAL_ROW
 
 if TYPE_CHECKING:
     import onnxruntime
-
-    from service.spill import SpillFile
 
 
 Array = NDArray[Any]
 
 
 class OnnxBackend:
-    """State rows in host memory around one `InferenceSession`.
+    """One `InferenceSession` over state rows in host memory.
 
     Gathering and scattering with NumPy costs as much as doing it inside the graph on the CPU provider, and keeps
     rows out of reach of a failing run.
     """
 
-    def __init__(
-        self,
-        session: "onnxruntime.InferenceSession",
-        contract: Contract,
-        rows: int,
-        spill_file: "SpillFile | None" = None,
-    ) -> None:
+    def __init__(self, session: "onnxruntime.InferenceSession", contract: Contract, store: RowStore) -> None:
         self._session = session
         self._denormals = Denormals()
         self._contract = contract
-        plane = contract.planes[0]
-        self._state_input, state_output = plane.input, plane.output
+        self._store = store
+        self._state_input, state_output = contract.planes[0].input, contract.planes[0].output
         self._fetches = [*(port.name for port in contract.outputs), state_output]
         if contract.observed is not None:
             self._fetches.append(contract.observed.output)
-        # Pages of zeros cost nothing until a session writes to them.
-        self._rows: NDArray[np.generic] = np.zeros((rows, plane.size), NUMPY[plane.dtype])
-        if contract.initial is not None:
-            self._rows[INITIAL_ROW] = contract.initial
-        # As items of bytes: NumPy copies one item faster than many numbers.
-        self._items = self._rows.view(np.dtype((np.void, self._rows.itemsize * plane.size))).reshape(-1)
-        self._spill_file = spill_file
-        self._spilled = None if spill_file is None else spill_file.open(self._items.dtype)
+        # Versions over one store may begin differently, so this row is the model's and not the store's.
+        dtype = NUMPY[contract.planes[0].dtype]
+        self._initial = None if contract.initial is None else np.array(contract.initial, dtype)
 
     def run(self, run: Run) -> Result:
         """Advance every session of the batch; see `Backend.run`."""
         outputs, states, observed, seconds = self._call(run)
         if all_finite(states):
             finite = None
-            self.write(run.write_rows, states)
+            self._store.write(run.write_rows, states)
         else:
             finite = np.asarray(np.isfinite(states).all(axis=1))
-            self.write(run.write_rows[finite], states[finite])
+            self._store.write(run.write_rows[finite], states[finite])
         return Result(tuple(outputs), finite, seconds, observed)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.generic]:
         """The states of some rows; see `Backend.read`."""
-        if self._spilled is None or not np.count_nonzero(rows < 0):
-            return self._rows.take(rows, axis=0)
-        states = self._rows.take(np.maximum(rows, INITIAL_ROW), axis=0)
-        away = rows < 0
-        states.view(self._items.dtype).reshape(-1)[away] = self._spilled[-1 - rows[away]]
+        states = self._store.read(rows)
+        if self._initial is not None and np.count_nonzero(rows) < len(rows):
+            states[rows == INITIAL_ROW] = self._initial
         return states
 
     def write(self, rows: NDArray[np.int64], states: NDArray[np.generic]) -> None:
         """Put states into rows; see `Backend.write`."""
-        self._items[rows] = np.ascontiguousarray(states).view(self._items.dtype).reshape(-1)
+        self._store.write(rows, states)
 
     def spill(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> None:
         """Copy rows to the spill file; see `Backend.spill`."""
-        assert self._spilled is not None
-        assert self._spill_file is not None
-        self._spill_file.reserve(places)
-        self._spilled[places] = self._items[rows]
+        self._store.spill(rows, places)
+
+    def close(self) -> None:
+        """Free the model; see `Backend.close`."""
+        del self._session, self._store
 
     def warm_up(self, batch_chunks: int) -> None:
         """Run every power of two up to the largest batch on the initial row, and throw the results away."""
@@ -90,7 +78,7 @@ class OnnxBackend:
         for size, steps in [(size, 1) for size in sizes] + [(1, 2)]:
             inputs = tuple(np.zeros((size, steps, *p.shape), NUMPY[p.dtype]) for p in self._contract.inputs)
             rows = np.full(size, INITIAL_ROW)
-            run = Run(rows, rows, np.full(size, steps, np.int32), inputs)
+            run = Run(rows, rows, np.full(size, steps, np.int32), inputs, np.full(size, NO_MEMORY))
             self._call(run)  # looks at the shapes, too
 
     def _check_shapes(
@@ -111,6 +99,8 @@ class OnnxBackend:
         feeds = {port.name: array for port, array in zip(self._contract.inputs, run.inputs, strict=True)}
         feeds[self._contract.lengths] = run.lengths
         feeds[self._state_input] = self.read(run.read_rows)
+        if run.memory_rows is not None and self._store.memory is not None:
+            feeds |= self._store.memory.feeds(run.memory_rows)
         started = time.perf_counter()
         with self._denormals.as_zero():
             fetched = self._session.run(self._fetches, feeds)

@@ -18,7 +18,7 @@ class ChunkQueue:
 
     Args:
         table: Its columns `tail`, `job`, `window_chunks` and `window_bytes` follow the queue.
-        step_bytes: Bytes of the answer to one step, of each model.
+        step_bytes: Bytes of the answer to one step, of each model; the list may grow.
     """
 
     def __init__(self, table: SessionTable, step_bytes: list[int]) -> None:
@@ -27,7 +27,7 @@ class ChunkQueue:
         self.promised_bytes = 0
         """Bytes of the answers that are still to be made and will be kept."""
         self._table = table
-        self._step_bytes = step_bytes
+        self.step_bytes = step_bytes
         self._cohorts: dict[int, Cohort] = {}
         self._numbers = 0
 
@@ -49,7 +49,7 @@ class ChunkQueue:
         self._cohorts[cohort.number] = cohort
         if cohort.predecessor is not None:
             cohort.predecessor.successors.append(cohort)
-        size = cohort.length * self._step_bytes[cohort.model]
+        size = cohort.length * self.step_bytes[cohort.model]
         table = self._table
         table.tail[slots] = cohort.firsts + cohort.length
         table.job[slots] = cohort.number
@@ -82,7 +82,7 @@ class ChunkQueue:
         for later, position in reversed(links):
             if later.is_numbered(position):
                 table.window_chunks[slot] -= 1
-                table.window_bytes[slot] -= later.length * self._step_bytes[later.model]
+                table.window_bytes[slot] -= later.length * self.step_bytes[later.model]
             self.abandon(later, position)
 
     def abandon(self, cohort: Cohort, member: int) -> None:
@@ -90,7 +90,7 @@ class ChunkQueue:
         cohort.drop(member)
         self.chunks -= 1
         if cohort.is_numbered(member):
-            self.promised_bytes -= cohort.length * self._step_bytes[cohort.model]
+            self.promised_bytes -= cohort.length * self.step_bytes[cohort.model]
         if cohort.dropped is not None and cohort.dropped.all():
             if cohort.predecessor is not None:
                 cohort.predecessor.successors.remove(cohort)
@@ -99,7 +99,7 @@ class ChunkQueue:
     def commit(self, cohort: Cohort) -> list[Cohort]:
         """The chunks of a cohort are done; returns those that were waiting for them."""
         self.chunks -= len(cohort)
-        self.promised_bytes -= cohort.names * cohort.length * self._step_bytes[cohort.model]
+        self.promised_bytes -= cohort.names * cohort.length * self.step_bytes[cohort.model]
         return self._end(cohort)
 
     def _end(self, cohort: Cohort) -> list[Cohort]:

@@ -2,8 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from service.errors import ContentDiffersError
 from service.sessions import check_id
@@ -14,47 +13,71 @@ REPLAY_S = 3600.0
 T = TypeVar("T")
 
 
+class _Kept(NamedTuple, Generic[T]):
+    when: float
+    digest: bytes
+    answer: T
+    names: int
+
+
 class Replays(Generic[T]):
-    """The answers of the last hour, at most 100 000, by (owner, request id)."""
+    """The answers of the last hour that name at most 100 000 sessions, by (owner, request id)."""
 
     def __init__(self) -> None:
-        self._answers: OrderedDict[tuple[str, str], tuple[float, bytes, T]] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str], _Kept[T]] = OrderedDict()
+        self._names = 0
 
-    def find(self, owner: str, request_id: str, content: bytes, now: float) -> T | None:
+    def find(self, owner: str, request_id: str, digest: bytes, now: float) -> T | None:
         """The answer that the same call was given before, if it was made.
+
+        Args:
+            owner: Whose call it is.
+            request_id: Of the call.
+            digest: Of what it asks for.
+            now: The time.
 
         Raises:
             ContentDiffersError: this id was used for another call.
         """
         check_id("request", request_id)
         found = self._answers.get((owner, request_id)) if request_id else None
-        if found is None or now - found[0] > REPLAY_S:
+        if found is None or now - found.when > REPLAY_S:
             return None
-        if found[1] != _digest(content):
-            raise ContentDiffersError(f"request id {request_id!r} was used before for another call")
-        return found[2]
+        check_same(request_id, found.digest, digest)
+        return found.answer
 
-    def keep(self, owner: str, request_id: str, content: bytes, answer: T, now: float) -> None:
-        """Remember an answer. Without a request id there is nothing to remember it by."""
+    def keep(self, owner: str, request_id: str, digest: bytes, answer: T, now: float, names: int = 1) -> None:
+        """Remember an answer that names so many sessions. Without a request id there is nothing to remember it by."""
         if not request_id:
             return
-        self._answers[owner, request_id] = (now, _digest(content), answer)
-        while len(self._answers) > REPLAYS or next(iter(self._answers.values()))[0] < now - REPLAY_S:
-            self._answers.popitem(last=False)
+        self._put((owner, request_id), _Kept(now, digest, answer, names))
+        while self._names > REPLAYS or next(iter(self._answers.values())).when < now - REPLAY_S:
+            self._names -= self._answers.popitem(last=False)[1].names
 
     def dump(self, text_of: Callable[[T], str], now: float) -> list[list[Any]]:
-        """All answers as JSON: owner, request id, seconds ago, digest, answer."""
+        """All answers as JSON: owner, request id, seconds ago, digest, answer, names."""
         return [
-            [*key, now - when, digest.hex(), text_of(answer)]
-            for key, (when, digest, answer) in self._answers.items()
+            [*key, now - kept.when, kept.digest.hex(), text_of(kept.answer), kept.names]
+            for key, kept in self._answers.items()
         ]
 
     def load(self, dump: Sequence[Sequence[Any]], answer_of: Callable[[str], T], now: float) -> None:
         """Put back what `dump` gave."""
-        for owner, request_id, ago, digest, text in dump:
-            self._answers[owner, request_id] = (now - ago, bytes.fromhex(digest), answer_of(text))
+        for owner, request_id, ago, digest, text, *names in dump:
+            kept = _Kept(now - ago, bytes.fromhex(digest), answer_of(text), *(names or [1]))
+            self._put((owner, request_id), kept)
+
+    def _put(self, key: tuple[str, str], kept: _Kept[T]) -> None:
+        before = self._answers.pop(key, None)
+        self._names += kept.names - (0 if before is None else before.names)
+        self._answers[key] = kept
 
 
-def _digest(content: bytes) -> bytes:
-    """Enough to know a call by; the content itself may be as large as a message."""
-    return blake2b(content, digest_size=16).digest()
+def check_same(request_id: str, before: bytes, now: bytes) -> None:
+    """Hold the digests of two calls with one request id against each other.
+
+    Raises:
+        ContentDiffersError: they ask for different things.
+    """
+    if before != now:
+        raise ContentDiffersError(f"request id {request_id!r} was used before for another call")

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from service.backend import Result
+from service.batch import Batch
 from service.cohort import Array, Cohort
 from service.errors import IndexUnexpectedError, ServiceError, StateNotFiniteError
 from service.kept import KeptAnswers
@@ -47,6 +49,17 @@ class Results:
         self._metrics = metrics
         self._clock = clock
 
+    def apply(self, batch: Batch, result: Result) -> None:
+        """Take the result of a run."""
+        start = 0
+        for cohort, steps in zip(batch.cohorts, batch.steps, strict=True):
+            part = slice(start, start + len(cohort))
+            start = part.stop
+            outputs = result.outputs
+            if len(batch.cohorts) > 1:
+                outputs = tuple(output[part, :steps] for output in outputs)
+            self.advance(cohort, steps, outputs, None if result.finite is None else result.finite[part])
+
     def advance(
         self, cohort: Cohort, steps: int, outputs: tuple[Array, ...], finite: NDArray[np.bool_] | None
     ) -> None:
@@ -68,7 +81,7 @@ class Results:
     def _commit(self, cohort: Cohort) -> None:
         model, slots = self._served[cohort.model], cohort.slots
         ends, outputs = cohort.firsts + cohort.length, cohort.outputs()
-        self._keep(cohort, ends, outputs)
+        self._keep(cohort, ends, outputs, model.version)
         table = self._table
         model.give(table.row[slots])
         table.row[slots] = cohort.rows
@@ -82,16 +95,18 @@ class Results:
         metrics = self._metrics[cohort.model]
         metrics.chunks.inc(len(cohort))
         metrics.steps.inc(len(cohort) * cohort.length)
-        cohort.answer(outputs)
+        cohort.answer(outputs, model.version)
 
-    def _keep(self, cohort: Cohort, ends: NDArray[np.int64], outputs: tuple[Array, ...]) -> None:
+    def _keep(
+        self, cohort: Cohort, ends: NDArray[np.int64], outputs: tuple[Array, ...], version: str
+    ) -> None:
         slots, digests = cohort.slots, cohort.digests
         if cohort.numbered is not None:
             named = cohort.numbered
             slots, ends, digests = slots[named], ends[named], digests[named]
             outputs = tuple(output[named] for output in outputs)
         if len(slots):
-            self._kept.keep(cohort.model, slots, ends, cohort.length, digests, outputs)
+            self._kept.keep(cohort.model, slots, ends, cohort.length, digests, outputs, version)
 
     # -- chunks that come to nothing ------------------------------------------------------------------------------
 
@@ -123,6 +138,11 @@ class Results:
             self._queue.drop(slot, links)
             cohort.refuse(member, error)
             self._refuse_later(links, "failed")
+
+    def fail_all(self, batch: Batch, error: ServiceError) -> None:
+        """The run gave nothing."""
+        for cohort in batch.cohorts:
+            self.fail(cohort, range(len(cohort)), error)
 
     def take_back(self, cohort: Cohort) -> int:
         """Drop the members of a queued cohort that nobody waits for; returns how many chunks that were in all."""

@@ -117,7 +117,8 @@ class Rules:
                 _check_same(first, (chunk.length, chunk.digest), came)
                 self._metrics.replays.inc()
                 outputs = self._kept.outputs(model, chunk)
-                return waiter.caller.answered(Answers([waiter.position], [first], chunk.length, outputs))
+                answers = Answers([waiter.position], [first], chunk.length, outputs, chunk.version)
+                return waiter.caller.answered(answers)
         tail = int(self._table.tail[slot])
         trouble = "a gap" if first > tail else "no longer kept, or not the first step of what was sent"
         raise IndexUnexpectedError(f"first index: expected {tail}, got {first} ({trouble})", tail)
@@ -170,9 +171,9 @@ class Rules:
         end = self._table.used_slots
         start = self._hand if self._hand < end else 0
         self._hand = min(start + SCAN_SLOTS, end)
-        for model in range(len(self._models)):
-            part = (self._table.model[start : self._hand] == model).nonzero()[0] + start
-            self.forget(model, part)
+        models = self._table.model[start : self._hand]
+        for model in np.unique(models).tolist():
+            self.forget(model, (models == model).nonzero()[0] + start)
 
     def _kept_bytes(self) -> int:
         return self._kept.total_bytes + self._queue.promised_bytes

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from carousel.errors import CarouselError
 
@@ -12,6 +12,20 @@ if TYPE_CHECKING:
 Provider = Literal["cpu", "cuda"]
 
 _PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class CudaOptions(NamedTuple):
+    """How models run on CUDA."""
+
+    graphs: bool = False
+    """Whether runs of one step are captured, a CUDA graph for each size of batch."""
+    tf32: bool = False
+    """Whether the factors of products of float32 may be rounded to 10 bits of fraction."""
+    allow_cpu_nodes: bool = False
+    """Whether part of a model may run on the CPU."""
+
+
+PLAIN = CudaOptions()
 
 
 class RuntimeUnavailableError(CarouselError):
@@ -35,13 +49,15 @@ def load_runtime() -> Any:
     return onnxruntime
 
 
-def make_session(path: Path, provider: Provider, threads: int) -> "onnxruntime.InferenceSession":
+def make_session(
+    model: Path | bytes, provider: Provider, threads: int, cuda: CudaOptions = PLAIN
+) -> "onnxruntime.InferenceSession":
     """Open a model.
 
     One intra-op thread without spinning is fastest beside a busy server on few cores; more threads pay only when
     whole cores are free. Denormal numbers are flushed to zero: they make a run up to 68 times slower. That flag
-    binds to the thread that makes the first session of the process, and to threads started by it later, which is
-    why the dispatcher thread is the one that calls this.
+    binds to the thread that makes the first session of the process, and to threads started by it later; who calls this
+    has the flag set (`service/denormals.py`), so that threads of the runtime that are started here have it, too.
 
     Raises:
         RuntimeUnavailableError: the provider is not there. ONNX Runtime itself only logs this and goes on on the
@@ -58,14 +74,26 @@ def make_session(path: Path, provider: Provider, threads: int) -> "onnxruntime.I
     if provider == "cuda":
         ort.set_default_logger_severity(4)  # what it cannot load is told below, in one line
         ort.preload_dlls()  # finds the libraries that pip installs beside it
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if wanted not in ort.get_available_providers():
         raise RuntimeUnavailableError(
             f"provider {provider}: this onnxruntime has no {wanted}; install carousel[gpu]"
         )
-    session = ort.InferenceSession(path, options, providers=[wanted])
+    given = cuda_settings(cuda) if provider == "cuda" else {}
+    session = ort.InferenceSession(model, options, providers=[(wanted, given)])
     if session.get_providers()[0] != wanted:
         raise RuntimeUnavailableError(
             f"provider {provider}: {wanted} could not be loaded (are CUDA, cuDNN and a GPU there?); "
             f"onnxruntime fell back to {session.get_providers()[0]}"
         )
     return session
+
+
+def cuda_settings(cuda: CudaOptions) -> dict[str, str]:
+    """Options of ONNX Runtime's CUDA provider; it takes TF32 unless told otherwise."""
+    return {
+        "use_tf32": str(int(cuda.tf32)),
+        "enable_cuda_graph": str(int(cuda.graphs)),
+        # Its own memory grows by what is asked for, not to the next power of two: the arena needs the rest.
+        "arena_extend_strategy": "kSameAsRequested",
+    }

@@ -7,7 +7,6 @@ later. A chunk longer than a run is cut into equal parts, so that no small rest 
 """
 
 from collections import deque
-from collections.abc import Mapping
 
 from service.batch import Batch
 from service.cohort import Cohort
@@ -21,10 +20,10 @@ class Scheduler:
 
     Args:
         batch_chunks: Most members of a batch.
-        run_steps: Most steps of a run, by model.
+        run_steps: Most steps of a run, by model; models may be added.
     """
 
-    def __init__(self, batch_chunks: int, run_steps: Mapping[int, int]) -> None:
+    def __init__(self, batch_chunks: int, run_steps: dict[int, int]) -> None:
         self.batch_chunks = batch_chunks
         self.run_steps = run_steps
         self._queues: dict[tuple[int, int], deque[tuple[int, Cohort]]] = {}

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +12,19 @@ import grpc
 import structlog
 
 from service import drain_file
+from service.access import Access
 from service.api import Api
 from service.dispatcher import Dispatcher
 from service.engine import Engine
 from service.grpc_port import PortError, open_grpc
-from service.housekeeping import add_gauges, expire, forget_answers, watch_runs
+from service.housekeeping import add_gauges, chores
 from service.http import HttpPort
 from service.limits import Limits
+from service.loader import Loader
 from service.metrics import Metrics
 from service.readiness import Readiness
-from service.repository import ServedModel, find_models, load_model
 from service.settings import Settings
-from service.spill import SpillFile
+from service.snapshot_key import snapshot_key
 
 SWITCH_INTERVAL_S = 0.0005
 """A busy thread beside the event loop moves the p99 of a run from 0.3 to 10 ms at Python's default of 5 ms."""
@@ -50,7 +51,7 @@ class Server:
     _grpc: grpc.aio.Server
     _api: Api
     _http: HttpPort
-    _dispatcher: Dispatcher
+    _threads: Sequence[Dispatcher]
     _readiness: Readiness
     _watching: Sequence[asyncio.Task[None]]
 
@@ -73,7 +74,7 @@ class Server:
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
-        ended = await asyncio.to_thread(self._dispatcher.stop, STOP_GRACE_S)
+        ended = await asyncio.to_thread(_stop, self._threads)
         self._http.stop()
         _log.info("stopped", drained=drained.is_set(), sessions=len(self.engine.table))
         return drained.is_set() and ended
@@ -86,14 +87,14 @@ class Server:
                 _log.warning("sessions_lost", sessions=len(self.engine.table), cure="set state_dir")
             return
         calls = self._api.dump_calls()
-        saving = drain_file.save(folder, self.engine, calls, self._dispatcher.call)
+        saving = drain_file.save(folder, self.engine, calls, self._threads[0].call)
         try:
             saved = await asyncio.wait_for(saving, self.settings.drain_s)
         except (OSError, TimeoutError) as error:
             _log.error("sessions_lost", sessions=len(self.engine.table), error=str(error) or "took too long")
         else:
             _log.info("sessions_saved", sessions=saved)
-        for model in self.engine.served:
+        for model in self.engine.models:
             if model.spill is not None:
                 model.spill.close()
 
@@ -125,12 +126,12 @@ async def start_server(settings: Settings) -> Server:
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GC_THRESHOLDS)
-    dispatcher = Dispatcher(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    threads = Dispatcher(loop), Dispatcher(loop, "loader")
     try:
-        models = await dispatcher.call(lambda: _load_models(settings))
-        return await _open(settings, models, dispatcher)
+        return await _open(settings, *threads)
     except BaseException:
-        dispatcher.stop(STOP_GRACE_S)
+        _stop(threads)
         raise
 
 
@@ -155,36 +156,23 @@ async def serve(settings: Settings) -> bool:
     return await starting.result().run_until(signals)
 
 
-def _load_models(settings: Settings) -> dict[str, ServedModel]:
+async def _open(settings: Settings, dispatcher: Dispatcher, loading: Dispatcher) -> Server:
+    loop = asyncio.get_running_loop()
+    metrics, readiness, access = Metrics(), Readiness(), Access(settings.identities)
+    engine = Engine((), _limits(settings), dispatcher, metrics, loop.time, loop.call_soon, loop.call_later)
+    engine.table.quota_of = access.sessions_of
+    loader = Loader(settings, engine, metrics, loading, dispatcher)
     if settings.state_dir is not None:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-    # Each queued chunk's session may have its row and a second one; the other rows are those of idle sessions.
-    resident = min(settings.resident_sessions or settings.max_sessions, settings.max_sessions)
-    rows = 1 + resident + 2 * settings.max_queued_chunks
-    models: dict[str, ServedModel] = {}
-    for name, path in find_models(settings.models).items():
-        spill = None
-        if settings.state_dir is not None and resident < settings.max_sessions:
-            spill = SpillFile(settings.state_dir / f"{name}.spill", settings.max_sessions, resident)
-        model = load_model(name, path, settings.provider, settings.threads, rows, len(models), spill)
-        model.backend.warm_up(settings.max_batch)
-        models[model.key] = model
-    return models
-
-
-async def _open(settings: Settings, models: Mapping[str, ServedModel], dispatcher: Dispatcher) -> Server:
-    loop = asyncio.get_running_loop()
-    metrics, readiness = Metrics(), Readiness()
-    engine = Engine(
-        models, _limits(settings), dispatcher, metrics, loop.time, loop.call_soon, loop.call_later
-    )
+    await loader.load_newest()
     add_gauges(metrics, engine, readiness)
     http = _open_http(settings, metrics, readiness)
     try:
-        api = Api(engine, metrics, settings.session_ttl_s, settings.max_message_bytes)
+        key = snapshot_key(settings.snapshot_key_file)
+        api = Api(engine, metrics, settings.session_ttl_s, settings.max_message_bytes, key, loader=loader)
         if settings.state_dir is not None:
-            await _open_again(settings.state_dir, engine, api, dispatcher)
-        grpc_server, grpc_port = await open_grpc(settings, api, readiness, metrics)
+            await _open_again(settings.state_dir, engine, api, dispatcher, loader)
+        grpc_server, grpc_port = await open_grpc(settings, api, readiness, metrics, access)
     except BaseException:
         http.stop()
         raise
@@ -193,12 +181,7 @@ async def _open(settings: Settings, models: Mapping[str, ServedModel], dispatche
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection needs to look at it again
     await readiness.report(None)
-    _log.info("serving", grpc_port=grpc_port, http_port=http.port, models=sorted(models))
-    watching = (
-        asyncio.create_task(expire(engine)),
-        asyncio.create_task(forget_answers(engine)),
-        asyncio.create_task(watch_runs(engine, readiness, settings.hung_run_s)),
-    )
+    _log.info("serving", grpc_port=grpc_port, http_port=http.port, models=engine.models.keys)
     return Server(
         settings,
         engine,
@@ -208,10 +191,16 @@ async def _open(settings: Settings, models: Mapping[str, ServedModel], dispatche
         grpc_server,
         api,
         http,
-        dispatcher,
+        (dispatcher, loading),
         readiness,
-        watching,
+        [asyncio.create_task(chore) for chore in chores(settings, engine, readiness, access, loader)],
     )
+
+
+def _stop(threads: Sequence[Dispatcher]) -> bool:
+    """End the threads; whether what they were at was finished in time."""
+    ended = [thread.stop(STOP_GRACE_S) for thread in threads]
+    return all(ended)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -221,15 +210,16 @@ def _limits(settings: Settings) -> Limits:
         batch_chunks=settings.max_batch,
         run_steps=settings.run_steps,
         kept_bytes=settings.max_kept_bytes,
-        inline_s=INLINE_S,
+        # CUDA's contexts and graphs are those of a thread: runs keep to the dispatcher's.
+        inline_s=INLINE_S if settings.provider == "cpu" else 0.0,
         queue_delay_s=settings.queue_delay_s,
         slow_run_s=settings.slow_run_s,
     )
 
 
-async def _open_again(folder: Path, engine: Engine, api: Api, dispatcher: Dispatcher) -> None:
+async def _open_again(folder: Path, engine: Engine, api: Api, dispatcher: Dispatcher, loader: Loader) -> None:
     """Go on with the sessions of the server before."""
-    calls = await drain_file.load(folder, engine, dispatcher.call)
+    calls = await drain_file.load(folder, engine, dispatcher.call, loader.bring_back)
     if calls is not None:
         api.load_calls(calls)
         _log.info("sessions_opened_again", sessions=len(engine.table))

@@ -5,20 +5,22 @@ because a million sessions must neither fill the memory nor stop the garbage col
 """
 
 import secrets
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import (
     InvalidInputError,
+    QuotaExceededError,
     SessionExistsError,
     SessionGoneError,
     SessionLimitError,
     SessionNotFoundError,
 )
 from service.rows import INITIAL_ROW
-from service.tombstones import Tombstones
+from service.tombstones import Key, Tombstones
 
 MAX_TTL_S = 30 * 86400.0
 ID_CHARACTERS = 128
@@ -26,6 +28,8 @@ SWEEP_SLOTS = 1 << 16
 """Sessions looked at before the loop turns to others."""
 
 FREE = 0
+HIDDEN = ""
+"""The owner of sessions that the server makes for itself: nobody sees them, or is told how they ended."""
 
 Slots = NDArray[np.int64]
 
@@ -40,6 +44,8 @@ class SessionTable:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.tombstones = Tombstones()
+        self.quota_of: Callable[[str], int | None] = lambda _: None
+        """Most sessions of an owner; None: as many as there are."""
         # What a step reads and writes of a session is one cache line.
         self._hot = np.zeros((limit, 8), np.int64)
         self.serial = self._hot[:, 0]
@@ -60,9 +66,17 @@ class SessionTable:
         self.acknowledged = np.zeros(limit, np.int64)
         """The answers of all steps below it have been received, and may be forgotten."""
         self.ttl_us = np.zeros(limit, np.int64)
+        self.memory = np.zeros(limit, np.int64)
+        """Row of the read-only planes, of models that have such; else not written, and nothing."""
         self.model = np.zeros(limit, np.int64)
         """Position of its model in the engine's list."""
+        self.pinned = np.zeros(limit, np.bool_)
+        """Whether it asked for its version, and stays with it when another takes over."""
+        self.owner = np.zeros(limit, np.int32)
+        """Number of its owner."""
         self._owners: list[str] = []
+        """By number: identities are configured, so there are not many."""
+        self._owner_numbers: dict[str, int] = {}
         self._ids: list[str] = []
         self._slots: dict[str, dict[str, int]] = {}
         self._free: list[int] = []
@@ -87,32 +101,58 @@ class SessionTable:
             InvalidInputError: the id is too long or not printable.
             SessionExistsError: the id belongs to a live session.
             SessionLimitError: the server is full.
+            QuotaExceededError: the owner has as many as it may.
         """
-        check_id("session", session_id)
-        session_id = session_id or secrets.token_urlsafe(16)
-        of_owner = self._slots.setdefault(owner, {})
-        if session_id in of_owner:
-            raise SessionExistsError(f"session {session_id!r} exists; attach to it, or close it first")
-        if len(self) >= self.limit:
-            raise SessionLimitError(f"the server has {self.limit} sessions, as many as it takes")
-        slot = self._new_slot(owner, session_id)
-        of_owner[session_id] = slot
-        self.tombstones.forget((owner, session_id))
-        self._opened += 1
-        self._hot[slot] = 0
-        self.serial[slot], self.row[slot], self.used_us[slot] = self._opened, INITIAL_ROW, micro(now)
-        self.model[slot], self.ttl_us[slot], self.acknowledged[slot] = model, micro(ttl_s), 0
-        return slot
+        return int(self.open_all([(owner, session_id)], model, micro(ttl_s), now)[0])
 
-    def adopt(self, names: Sequence[tuple[str, str]], model: int) -> Slots:
-        """Slots for sessions that lived before a restart, by owner and id; all but model and name is still zero."""
-        slots = np.array([self._new_slot(owner, session_id) for owner, session_id in names], np.int64)
-        for (owner, session_id), slot in zip(names, slots.tolist(), strict=True):
-            self._slots.setdefault(owner, {})[session_id] = slot
+    def open_all(self, names: Sequence[Key], model: int, ttl_us: int, now: float) -> Slots:
+        """Start sessions by owner and id, all of them or none; see `open`."""
+        self.check_new(names)
+        return self.put(names, model, ttl_us, now)
+
+    def put(self, names: Sequence[Key], model: int, ttl_us: int, now: float) -> Slots:
+        """Start sessions by names that `check_new` has let pass, or that a session has just left."""
+        names = [(owner, session_id or secrets.token_urlsafe(16)) for owner, session_id in names]
+        for name in names:
+            self.tombstones.forget(name)
+        slots = self.adopt(names, model)
+        self.row[slots], self.used_us[slots], self.ttl_us[slots] = INITIAL_ROW, micro(now), ttl_us
+        return slots
+
+    def check_new(self, names: Sequence[Key]) -> None:
+        """Whether sessions can be opened by these names; raises as `open` does."""
+        taken = set[Key]()
+        for owner, session_id in names:
+            check_id("session", session_id)
+            if session_id in self._slots.get(owner, {}):
+                raise SessionExistsError(f"session {session_id!r} exists; attach to it, or close it first")
+            if session_id and (owner, session_id) in taken:
+                raise InvalidInputError(f"session ids: expected each once, got {session_id!r} twice")
+            taken.add((owner, session_id))
+        if len(self) + len(names) > self.limit:
+            raise SessionLimitError(f"the server has {len(self)} sessions and takes {self.limit} at most")
+        for owner, wanted in Counter(owner for owner, _ in names).items():
+            most = self.quota_of(owner)
+            if most is not None and self.count_of(owner) + wanted > most:
+                raise QuotaExceededError(
+                    f"sessions: your quota is {most}, you have {self.count_of(owner)} and ask for {wanted}"
+                )
+
+    def adopt(self, names: Sequence[Key], model: int, serials: NDArray[np.int64] | None = None) -> Slots:
+        """Slots for sessions by owner and id; all but model, name and serial number is still zero.
+
+        Args:
+            names: Of no session that lives.
+            model: Of all of them.
+            serials: What they had before a restart; None: the next ones.
+        """
+        slots = np.array([self._new_slot(*name) for name in names], np.int64)
+        if serials is None:
+            serials = np.arange(self._opened + 1, self._opened + 1 + len(slots))
         self._hot[slots] = 0
-        self.serial[slots] = np.arange(self._opened + 1, self._opened + 1 + len(slots))
-        self._opened += len(slots)
-        self.model[slots], self.acknowledged[slots] = model, 0
+        self.serial[slots] = serials
+        self._opened = max(self._opened, int(serials.max(initial=0)))
+        self.model[slots], self.acknowledged[slots], self.pinned[slots] = model, 0, False
         return slots
 
     def gone_quiet(self, after: float, before: float) -> Slots:
@@ -147,17 +187,27 @@ class SessionTable:
 
     def owner_of(self, slot: int) -> str:
         """The owner of a live session."""
-        return self._owners[slot]
+        return self._owners[int(self.owner[slot])]
+
+    def count_of(self, owner: str) -> int:
+        """How many live sessions an owner has."""
+        return len(self._slots.get(owner, ()))
+
+    def number_of(self, owner: str) -> int | None:
+        """What stands in the column `owner`; None: it never had a session."""
+        return self._owner_numbers.get(owner)
 
     def remove(self, slot: int, reason: type[SessionGoneError], now: float) -> SessionGoneError:
         """End a session and remember how; returns what its callers are to be told."""
-        owner, session_id = self._owners[slot], self._ids[slot]
+        owner, session_id = self.owner_of(slot), self._ids[slot]
         del self._slots[owner][session_id]
         if not self._slots[owner]:
             del self._slots[owner]
         self.serial[slot] = FREE
-        self._ids[slot] = self._owners[slot] = ""
+        self._ids[slot] = ""
         self._free.append(slot)
+        if owner == HIDDEN:
+            return reason("the session was the server's own, and is no more")
         return self.tombstones.put((owner, session_id), reason, int(self.next_index[slot]), now)
 
     def overdue(self, now: float) -> Slots:
@@ -186,11 +236,16 @@ class SessionTable:
     def _new_slot(self, owner: str, session_id: str) -> int:
         if self._free:
             slot = self._free.pop()
-            self._owners[slot], self._ids[slot] = owner, session_id
-            return slot
-        self._owners.append(owner)
-        self._ids.append(session_id)
-        return len(self._ids) - 1
+            self._ids[slot] = session_id
+        else:
+            slot = len(self._ids)
+            self._ids.append(session_id)
+        if owner not in self._owner_numbers:
+            self._owner_numbers[owner] = len(self._owners)
+            self._owners.append(owner)
+        self.owner[slot] = self._owner_numbers[owner]
+        self._slots.setdefault(owner, {})[session_id] = slot
+        return slot
 
 
 def micro(seconds: float) -> int:

@@ -14,7 +14,7 @@ from pydantic_settings import (
 from carousel.contract import first_mistake
 from carousel.errors import CarouselError
 from service.log import LogFormat
-from service.runtime import Provider
+from service.runtime import CudaOptions, Provider
 from service.sessions import MAX_TTL_S
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -33,6 +33,8 @@ class Settings(BaseSettings):
 
     models: Path
     """folder with models: name/version/model.onnx"""
+    poll_models_s: Annotated[float, Field(gt=0)] | None = None
+    """seconds between looks into that folder for new versions; default: only LoadModel loads them"""
     host: str = "127.0.0.1"
     """address to listen on"""
     grpc_port: Port = 8001
@@ -41,6 +43,12 @@ class Settings(BaseSettings):
     """port of /metrics, /healthz and /readyz; 0 takes a free one"""
     provider: Provider = "cpu"
     """where models run: cpu or cuda"""
+    cuda_graphs: bool = False
+    """capture runs of one step as CUDA graphs, one for each size of batch"""
+    tf32: bool = False
+    """let CUDA round the factors of products to TF32: faster, and further from what was verified"""
+    allow_cpu_nodes: bool = False
+    """serve models on CUDA though part of them would run on the CPU"""
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     """threads of one run; more than one pays only where whole cores are idle"""
     max_sessions: Annotated[int, Field(ge=1)] = 100_000
@@ -73,6 +81,12 @@ class Settings(BaseSettings):
     """PEM certificate chain; together with --tls-key, gRPC speaks TLS only"""
     tls_key: Path | None = None
     """PEM private key"""
+    tls_client_ca: Path | None = None
+    """PEM certificates of the authorities that clients' certificates must come from; every client needs one then"""
+    identities: Path | None = None
+    """TOML file that says who may call; read again when it changes; default: everybody may do everything"""
+    snapshot_key_file: Path | None = None
+    """file of 32 bytes or more that snapshots are sealed with; default: a key that this process forgets"""
     log_format: LogFormat = "console"
     """console or json"""
 
@@ -80,7 +94,14 @@ class Settings(BaseSettings):
     def _tls_is_whole(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key: expected both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca: expected tls_cert and tls_key as well")
         return self
+
+    @property
+    def cuda(self) -> CudaOptions:
+        """How models run on CUDA."""
+        return CudaOptions(self.cuda_graphs, self.tf32, self.allow_cpu_nodes)
 
     @model_validator(mode="after")
     def _spilled_states_have_a_folder(self) -> Self:

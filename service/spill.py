@@ -127,7 +127,7 @@ class Spilling:
             if model.spill is None or model.rows.used <= model.spill.resident or now < self._not_before:
                 continue
             # Some at once, so that the table is not searched again for every session that comes back.
-            slots = self._idlest(model.number, max(1, min(SPILL_ROWS, model.spill.resident // 8)))
+            slots = self._idlest(model, max(1, min(SPILL_ROWS, model.spill.resident // 8)))
             if len(slots):
                 places = model.spill.places.take(len(slots))
                 return Move(model, slots, self._table.serial[slots], self._table.row[slots], places)
@@ -144,15 +144,16 @@ class Spilling:
         self._table.row[slots[left]] = -1 - places[left]
         model.give(np.concatenate([rows[left], -1 - places[~left]]))
 
-    def _idlest(self, model: int, count: int) -> Slots:
+    def _idlest(self, model: "ServedModel", count: int) -> Slots:
         """Sessions with a row and nothing queued, idle longer than others near them in the table."""
         table, end = self._table, self._table.used_slots
+        among = np.array([other.rows is model.rows for other in self._served])
         for _ in range(1 + -(-end // SCAN_SLOTS)):  # once more: it begins in the middle
             start = self._hand if self._hand < end else 0
             part = slice(start, min(start + SCAN_SLOTS, end))
             self._hand = part.stop
             can_leave = (table.row[part] > INITIAL_ROW) & (table.job[part] == 0)
-            can_leave &= (table.serial[part] != FREE) & (table.model[part] == model)
+            can_leave &= (table.serial[part] != FREE) & among[table.model[part]]
             slots: Slots = can_leave.nonzero()[0] + start
             if len(slots) > count:
                 slots = slots[np.argpartition(table.used_us[slots], count)[:count]]
@@ -162,7 +163,11 @@ class Spilling:
 
 
 def too_many(
-    batch: Batch, queue: Iterable[Cohort], table: SessionTable, rows: RowAllocator, queue_chunks: int
+    batch: Batch,
+    queue: Iterable[Cohort],
+    table: SessionTable,
+    served: "Sequence[ServedModel]",
+    queue_chunks: int,
 ) -> list[tuple[Cohort, list[int]]]:
     """Members of a batch whose sessions have no row yet, when there is no room for all of them.
 
@@ -170,13 +175,14 @@ def too_many(
         batch: What is to run.
         queue: All cohorts that have not ended.
         table: The sessions.
-        rows: Of the model.
+        served: The models, by number.
         queue_chunks: Second rows that must stay free: sessions that have a row can always go on.
     """
+    rows = served[batch.model].rows
     most = rows.capacity - 1 - queue_chunks
     if rows.used + batch.size <= most:
         return []
-    started = [cohort for cohort in queue if cohort.started and cohort.model == batch.model]
+    started = [cohort for cohort in queue if cohort.started and served[cohort.model].rows is rows]
     needs = {cohort: table.row[cohort.slots] <= INITIAL_ROW for cohort in (*started, *batch.cohorts)}
     new = [cohort for cohort in batch.cohorts if not cohort.started and np.count_nonzero(needs[cohort])]
     owned = rows.used - sum(map(len, started))

@@ -24,30 +24,31 @@ class StepCalls(Calls):
     async def Stream(self, _: Any, context: "Context") -> None:
         """Steps of any number of sessions, as columnar frames."""
         with self.metrics.streams.track_inprogress():
-            await StreamCall(self.engine, self.metrics, caller.get().owner, context).run()
+            await StreamCall(self.engine, self.metrics, caller.get(), context).run()
 
     async def Step(self, request: pb.StepRequest, context: "Context") -> pb.StepResponse:
         """One chunk of one session."""
-        engine, owner = self.engine, caller.get().owner
+        engine, (owner, _, account) = self.engine, caller.get()
         slot = engine.table.find(owner, request.session, engine.clock())
         model = engine.served[int(engine.table.model[slot])]
         length = request.length or 1
         blobs = blobs_of(model.contract.inputs, request.inputs, length)
         waiting = StepCaller(engine, owner, request.session)
-        engine.offer(
-            model,
-            waiting,
-            [slot],
-            [int(engine.table.serial[slot])],
-            [request.first_index] if request.HasField("first_index") else None,
-            [length],
-            [request.acknowledged],
-            blobs,
-        )
-        try:
-            return _step_response(model, await waiting.answer)
-        finally:
-            engine.leave(waiting)
+        with account.taking(length, engine.clock()):
+            engine.offer(
+                model,
+                waiting,
+                [slot],
+                [int(engine.table.serial[slot])],
+                [request.first_index] if request.HasField("first_index") else None,
+                [length],
+                [request.acknowledged],
+                blobs,
+            )
+            try:
+                return _step_response(model, await waiting.answer)
+            finally:
+                engine.leave(waiting)
 
 
 class StepCaller:
@@ -79,7 +80,7 @@ class StepCaller:
 
 def _step_response(model: ServedModel, answers: Answers) -> pb.StepResponse:
     response = pb.StepResponse(
-        first_index=answers.firsts[0], length=answers.length, model=model.name, version=model.version
+        first_index=answers.firsts[0], length=answers.length, model=model.name, version=answers.version
     )
     for port, blob in zip(model.contract.outputs, answers.outputs, strict=True):
         response.outputs.add(name=port.name, data=blob)

@@ -17,6 +17,7 @@ from service.errors import InvalidInputError, ServiceError
 from service.frame import FrameCaller, Item, Refusal, frames, message
 from service.group import blobs_of
 from service.handles import Handles
+from service.identity import Identity
 from service.metrics import Metrics
 from service.status import reason_name
 
@@ -34,11 +35,12 @@ ALL_STREAMS_BYTES = 1 << 30
 class StreamCall:
     """One call of `Stream`, from its first frame to its end."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, owner: str, context: "Context") -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, identity: Identity, context: "Context") -> None:
         self._engine = engine
         self._metrics = metrics
         self._context = context
-        self._handles = Handles(engine, owner)
+        self._handles = Handles(engine, identity.owner)
+        self._account = identity.account
         self._waiting: dict[FrameCaller, None] = {}
         self._attached: deque[Attached] = deque()
         self._out: list[Item] = []
@@ -76,12 +78,14 @@ class StreamCall:
             self._engine.unread_bytes -= self._open_bytes
             # The last frame first: a chunk that leaves takes the later ones of its session with it.
             for caller in reversed(list(self._waiting)):
+                self._account.queued -= caller.open
                 self._engine.leave(caller)
 
     def send(self, item: Item) -> None:
         """Chunks have their outcome; it is written when the client reads."""
         caller, outcome, chunks, _ = item
         caller.open -= chunks
+        self._account.queued -= chunks
         if not caller.open:
             self._waiting.pop(caller, None)
             caller.waits.clear()  # cohorts know their callers: a circle would wait for the garbage collector
@@ -147,13 +151,24 @@ class StreamCall:
         caller = FrameCaller(self, model, handles, firsts, lengths)
         self._waiting[caller] = None
         self._open_chunks += len(handles)
+        self._account.queued += len(handles)
         if model is None:
             for position in range(len(handles)):
                 caller.refused(position, caller.gone(position))
         else:
             self._open_bytes += steps * model.held_bytes
             self._engine.unread_bytes += steps * model.held_bytes
+            if self._account.quota is not None and not self._pays(caller, steps):
+                return
             self._engine.offer(model, caller, slots, serials, firsts, lengths, acknowledged, blobs)
+
+    def _pays(self, caller: FrameCaller, steps: int) -> bool:
+        """Whether the owner's quota has room for a frame; otherwise all of it is refused."""
+        refusal = self._account.check(steps, self._engine.clock())
+        if refusal is not None:
+            for position in range(len(caller.handles)):
+                caller.refused(position, refusal)
+        return refusal is None
 
     # -- writing --------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from carousel.wire.carousel_pb2_grpc import CarouselStub
+from service.identity import ANONYMOUS, caller
 from service.server import Server, start_server
 from service.settings import Settings
 from tests.models import tiny_characters
@@ -22,6 +23,8 @@ hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("untimed")
+# Whoever calls a method without gRPC in between is the anonymous administrator.
+caller.set(ANONYMOUS)
 
 
 @pytest.fixture(scope="session")

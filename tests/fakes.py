@@ -1,9 +1,11 @@
 """Small fakes: a model that can be checked by hand, a dispatcher and a loop that the test drives."""
 
+import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from copy import copy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +14,21 @@ from carousel.contract import Contract, Plane, Port, Segment, Signature, layout_
 from service.backend import Result, Run
 from service.cohort import Answers, Cohort
 from service.engine import Engine
-from service.errors import ServiceError
+from service.errors import ServiceError, SessionClosedError
 from service.kept import KeptChunk
 from service.limits import Limits
 from service.metrics import Metrics
 from service.repository import ServedModel
 from service.rows import RowAllocator
 from service.spill import SpillFile
+from service.swap import take_over
+
+T = TypeVar("T")
 
 MODULUS = 65521
 """The fake model: s <- (31 s + x) mod 65521, exact in float32 and different for every order of steps."""
+FACTOR = 31
+"""Other versions have another one."""
 
 
 def contract(lineage: str = "fake") -> Contract:
@@ -43,11 +50,11 @@ def contract(lineage: str = "fake") -> Contract:
     )
 
 
-def sequential(inputs: list[float], state: float = 0.0) -> list[float]:
+def sequential(inputs: list[float], state: float = 0.0, factor: int = FACTOR) -> list[float]:
     """What an undisturbed sequence answers."""
     answers = []
     for x in inputs:
-        state = (31 * state + x) % MODULUS
+        state = (factor * state + x) % MODULUS
         answers.append(state)
     return answers
 
@@ -62,12 +69,21 @@ class FakeBackend:
         self.fail_next = False
         self.poison: set[float] = set()
         """Inputs that make the state infinite."""
+        self.factor = FACTOR
+        self.closed = False
+
+    def tuned(self, factor: int) -> "FakeBackend":
+        """Another version over the same rows."""
+        twin = copy(self)
+        twin.factor = factor
+        return twin
 
     def run(self, run: Run) -> Result:
         assert 1 <= len(run.read_rows) == len(run.write_rows) == len(run.lengths)
         assert (run.lengths >= 1).all()
         assert len(set(run.write_rows.tolist())) == len(run.write_rows)
         assert (run.write_rows >= 1).all()
+        assert not self.closed
         self.runs.append(run)
         if self.fail_next:
             self.fail_next = False
@@ -78,7 +94,7 @@ class FakeBackend:
         for row, length in enumerate(run.lengths):
             for t in range(length):
                 poisoned = x[row, t] in self.poison or np.isinf(states[row])
-                states[row] = np.inf if poisoned else (31 * states[row] + x[row, t]) % MODULUS
+                states[row] = np.inf if poisoned else (self.factor * states[row] + x[row, t]) % MODULUS
                 y[row, t] = states[row]
         finite = np.isfinite(states)
         self.rows[run.write_rows[finite], 0] = states[finite]
@@ -89,6 +105,10 @@ class FakeBackend:
 
     def write(self, rows: NDArray[np.int64], states: NDArray[np.float32]) -> None:
         assert (rows >= 1).all()
+        assert states.shape == (len(rows), 1)
+        if self.fail_next:
+            self.fail_next = False
+            raise RuntimeError("writing failed on purpose")
         self.rows[rows] = states
 
     def spill(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> None:
@@ -100,6 +120,9 @@ class FakeBackend:
 
     def warm_up(self, batch_chunks: int) -> None:
         pass
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class Harness:
@@ -131,7 +154,7 @@ class Harness:
         )
         self.metrics = Metrics()
         self.engine = Engine(
-            {self.model.key: self.model},
+            [self.model],
             Limits(sessions, queue_chunks, batch, run_steps, kept_bytes, inline_s, queue_delay_s),
             lambda job, done: self.jobs.append((job, done)),
             self.metrics,
@@ -145,6 +168,17 @@ class Harness:
         slot = self.table.open("anonymous", session_id, self.model.number, ttl_s, self.now)
         return SessionView(self.engine, slot)
 
+    def swap(self, factor: int) -> ServedModel:
+        """A version with another factor takes over: sessions that are not pinned, and new ones."""
+        number = len(self.engine.served)
+        self.backend = self.backend.tuned(factor)
+        self.model = ServedModel(
+            "fake", str(number + 1), self.model.contract, self.backend, self.model.rows, number, self.spill
+        )
+        self.engine.add(self.model)
+        take_over(self.engine, self.model)
+        return self.model
+
     def offer(
         self, session: "SessionView", first: int | None, inputs: list[float], acknowledged: int = 0
     ) -> "Caller":
@@ -156,7 +190,7 @@ class Harness:
         frame = Frame([Caller(session) for session, *_ in chunks])
         firsts = [first for _, first, _, _ in chunks]
         self.engine.offer(
-            self.model,
+            self.engine.served[int(self.table.model[chunks[0][0].slot])],
             frame,
             [session.slot for session, *_ in chunks],
             [session.serial for session, *_ in chunks],
@@ -209,6 +243,18 @@ class Harness:
     def settle(self) -> None:
         while self.turn():
             pass
+
+    async def made(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """What a call gives that waits for rows."""
+        task = asyncio.ensure_future(coroutine)
+        while not task.done():
+            await asyncio.sleep(0)
+            self.settle()
+        return await task
+
+    def states(self, slots: NDArray[np.int64]) -> list[float]:
+        """The states of some sessions."""
+        return self.backend.read(self.table.row[slots])[:, 0].tolist()
 
     def metric(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
@@ -268,7 +314,7 @@ class Frame:
         for k, position in enumerate(answers.positions):
             size = len(answers.outputs[0]) // len(answers.positions)
             blob = answers.outputs[0][k * size : (k + 1) * size]
-            self.callers[position].tell(Answer(answers.firsts[k], answers.length, blob))
+            self.callers[position].tell(Answer(answers.firsts[k], answers.length, blob, answers.version))
 
     def refused(self, position: int, error: ServiceError) -> None:
         self.callers[position].tell(error)
@@ -279,7 +325,8 @@ class Frame:
             session.engine.table.find("anonymous", session.id, session.engine.clock())
         except ServiceError as error:
             return error
-        raise AssertionError("the session lives")
+        assert not session.alive
+        return SessionClosedError("a new one has its id")
 
 
 class Answer(NamedTuple):
@@ -288,6 +335,7 @@ class Answer(NamedTuple):
     first: int
     length: int
     blob: bytes
+    version: str
 
 
 class Caller:

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from bench.proxy import CuttableProxy
-from carousel.client import AsyncClient, async_client
+from carousel.client import AsyncClient, channel
 from carousel.wire import carousel_pb2 as pb
 from carousel.wire.carousel_pb2 import Reason
 from carousel.wire.carousel_pb2_grpc import CarouselStub
 from service import grpc_port, stream
 from service.handles import Handles
+from service.identity import ANONYMOUS
 from service.server import Server, start_server
 from service.settings import Settings
 from service.stream import StreamCall
@@ -95,7 +96,7 @@ async def test_inputs_that_wait_count_as_what_is_not_read(monkeypatch: pytest.Mo
     monkeypatch.setitem(h.model.__dict__, "held_bytes", 100)  # as if a step were 100 bytes in, and 4 out
     frame = pb.StepFrame(handles=[0], lengths=[5], inputs=[pb.Tensor(name="x", data=bytes(20))])
     line = Line([attach(h.open().id), *[pb.StreamRequest(steps=frame)] * 10])
-    running = asyncio.create_task(StreamCall(h.engine, h.metrics, "anonymous", line).run())
+    running = asyncio.create_task(StreamCall(h.engine, h.metrics, ANONYMOUS, line).run())
     await asyncio.sleep(0.01)
     assert len(line.requests) == 10 - 2
     assert h.engine.unread_bytes == 1000
@@ -163,7 +164,7 @@ async def test_a_connection_that_falls_silent_is_given_up_and_its_session_goes_o
 async def test_a_client_whose_connection_falls_silent_makes_another(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(async_client, "_OPTIONS", impatient(async_client._OPTIONS))
+    monkeypatch.setattr(channel, "_OPTIONS", impatient(channel._OPTIONS))
     async with CuttableProxy(server.grpc_port) as proxy, AsyncClient(f"127.0.0.1:{proxy.port}") as client:
         session = await client.open("tiny")
         await session.step(np.array([1]))
@@ -203,7 +204,7 @@ async def flood_with_opens(stub: Any) -> list[str]:
     for error in outcomes:
         if isinstance(error, grpc.aio.AioRpcError):
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert error.details() == "the server has 40 sessions, as many as it takes"
+            assert error.details() == "the server has 40 sessions and takes 40 at most"
             assert ("carousel-reason", "SESSION_LIMIT") in tuple(error.trailing_metadata())
     return [one.session for one in outcomes if isinstance(one, pb.OpenResponse)]
 

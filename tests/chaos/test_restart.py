@@ -170,12 +170,15 @@ async def test_what_was_left_by_a_drained_server_is_not_read_twice(place: Place)
             await session.step(np.array([3]))
 
 
-async def test_a_session_whose_model_has_changed_is_lost_and_says_after_how_many_steps(place: Place) -> None:
+async def test_a_session_whose_model_was_taken_away_is_lost_and_says_after_how_many_steps(
+    place: Place,
+) -> None:
     service = await place.start()
     async with place.stub() as stub:
         session = await open_session(stub)
         await converse(stub, attach(session), steps([0], [0], [[1, 2, 3]]))
     assert await stop(service) == 0
+    shutil.rmtree(place.models / "tiny" / "1")
     tiny_characters(place.models, hidden=16, layers=2, version=2, lineage="0dd" * 8)
     await place.start()
     async with place.stub() as stub:

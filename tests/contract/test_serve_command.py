@@ -85,9 +85,9 @@ def test_a_missing_or_empty_repository_is_one_line(tmp_path: Path, one_line) -> 
         (lambda whole: b"not a model", "onnxruntime cannot load it"),
         (lambda whole: b"", "onnxruntime cannot load it"),
         (lambda whole: whole.replace(b"carousel.contract", b"carousel.contrast"), "no contract in the file"),
-        (lambda whole: whole.replace(b'"format":1', b'"format":9'), "this release reads format 1"),
+        (lambda whole: whole.replace(b'"format": 3', b'"format": 9'), "this release reads format 1"),
         (
-            lambda whole: whole.replace(b'"lengths":"lengths"', b'"lengths":"lenghts"'),
+            lambda whole: whole.replace(b'"lengths": "lengths"', b'"lengths": "lenghts"'),
             "contract and graph disagree",
         ),
     ],

@@ -12,6 +12,7 @@ from carousel.wire import carousel_pb2 as pb
 from carousel.wire.carousel_pb2 import Reason
 from service import frame, handles, stream
 from service.errors import InvalidInputError, SessionClosedError
+from service.identity import ANONYMOUS
 from service.stream import StreamCall
 from tests.fakes import Harness, sequential
 from tests.ports_model import serving
@@ -50,7 +51,7 @@ class Line:
 @asynccontextmanager
 async def on_a_line(h: Harness) -> AsyncIterator[tuple[Line, StreamCall, asyncio.Task]]:
     line = Line()
-    call = StreamCall(h.engine, h.metrics, "anonymous", line)
+    call = StreamCall(h.engine, h.metrics, ANONYMOUS, line)
     running = asyncio.create_task(call.run())
     try:
         yield line, call, running

@@ -9,33 +9,48 @@ import numpy as np
 from carousel.wire import carousel_pb2 as pb
 from service import drain_file
 from service.errors import (
-    ContentDiffersError,
     DrainingError,
     SessionClosedError,
     SessionExpiredError,
     SessionLostError,
     SessionNotFoundError,
 )
+from tests.simulation.calls import Calls, Made
 from tests.simulation.twin import POISON, Twin
-from tests.simulation.world import TTL_S, World, at_once, caught, finished
+from tests.simulation.world import TTL_S, at_once, caught, finished
 
 EVENTS = 150
 SHORT_TTL_S = 30.0
 
 
-class History(World):
+class History(Calls):
     """Call `run`: whatever it raises is a failure, and comes again with the same seed."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self._opens: list[tuple[pb.OpenRequest, pb.OpenResponse]] = []
-        self._closes: list[tuple[pb.CloseRequest, pb.CloseResponse]] = []
+        self.folder = Path()
         self.open()
 
     def run(self) -> None:
+        try:
+            self._run_events()
+        finally:
+            self.cancel_all()
+            self.loop.close()
+
+    def _run_events(self) -> None:
         events: dict[Callable[[], None], float] = {
             self.open: self.random.choice([3, 8]),
-            self.open_or_close_again: 2,
+            self.fork: 2,
+            self.look_ahead: 0.5,
+            self.take_a_snapshot: 2,
+            self.restore: 1.5,
+            self.open_from_a_snapshot: 1,
+            self.leave_a_call: 1.5,
+            self.repeat_a_call: 2,
+            self.swap: 0.5,
+            self.touch: 1,
+            self.list_sessions: 1,
             self.send_the_next_chunk: 30,
             self.send_a_frame: 15,
             self.send_nonsense: 3,
@@ -62,6 +77,7 @@ class History(World):
     def finish(self) -> None:
         self.settle()
         self.check()
+        assert not self.pending
         self.check_end()
         self.check_tombstones()
         for twin in self.twins:
@@ -74,10 +90,15 @@ class History(World):
 
     def open(self) -> None:
         ttl_s = self.random.choice([TTL_S, TTL_S, SHORT_TTL_S])
-        request = pb.OpenRequest(model="fake", request_id=f"open {len(self.twins)}", time_to_live_s=ttl_s)
-        made = finished(self.api.Open(request, None))
-        self._opens.append((request, made))
-        self.twins.append(Twin(self.view(made.session), ttl_s, self.h.now))
+        version = self.h.model.version if self.random.random() < 0.2 else ""
+        number = self.number("open")
+        request = pb.OpenRequest(model="fake", version=version, request_id=number, time_to_live_s=ttl_s)
+        made = self.call(self.api.Open(request, None))
+        self.made.append(Made("Open", request, made))
+        twin = Twin(self.view(made.session), ttl_s, self.h.now)
+        self.follow(twin)
+        twin.pinned = request.version
+        self.twins.append(twin)
 
     def close(self) -> None:
         twin = self.a_twin()
@@ -85,21 +106,11 @@ class History(World):
             # The one whose row leaves next, or is about to.
             twin = min(self.alive, key=lambda one: (len(one.queued), one.used), default=twin)
         if twin.gone is None:
-            request = pb.CloseRequest(session=twin.id, request_id=f"close {twin.id}")
+            request = pb.CloseRequest(session=twin.id, request_id=self.number("close"))
             twin.gone = SessionClosedError
-            done = finished(self.api.Close(request, None))
+            done = self.call(self.api.Close(request, None))
             assert done.steps == twin.steps
-            self._closes.append((request, done))
-
-    def open_or_close_again(self) -> None:
-        """A repeated call is answered and not done again."""
-        for call, made in ((self.api.Open, self._opens), (self.api.Close, self._closes)):
-            if made:
-                request, answer = self.random.choice(made)
-                assert finished(call(request, None)) == answer
-                other = type(request)(request_id=request.request_id, session="other")
-                refused = caught(lambda call=call, other=other: finished(call(other, None)))
-                assert isinstance(refused, ContentDiffersError)
+            self.made.append(Made("Close", request, done))
 
     def let_time_pass(self) -> None:
         """Idle sessions expire, and no others."""
@@ -208,6 +219,7 @@ class History(World):
         self.drain_for_a_while()
         self.disk_is_full = False  # a server that cannot bring back every session does not start
         before = {twin: self._answers(twin) for twin in self.alive}
+        order = sorted(self.alive, key=_opened)
         calls, moment = self.api.dump_calls(), self.h.now
         finished(drain_file.save(self.folder, self.h.engine, calls, at_once))
         if self.random.random() < 0.1:
@@ -222,6 +234,8 @@ class History(World):
         for twin in self.alive:
             twin.comes_back(self.view(twin.id), self.h.now - moment)
             assert self._answers(twin) == before[twin]
+        assert [twin for twin in order if twin.gone is None] == sorted(self.alive, key=_opened)
+        self.ask_again()
         if self.random.random() < 0.3:
             self.let_time_pass()
 
@@ -229,7 +243,7 @@ class History(World):
         """Take nothing new and finish what is queued, or not all of it."""
         drained: list[int] = []
         self.drain(lambda: drained.append(self.h.engine.queue.chunks))
-        refused = caught(lambda: finished(self.api.Open(pb.OpenRequest(model="fake"), None)))
+        refused = caught(lambda: self.call(self.api.Open(pb.OpenRequest(model="fake"), None)))
         assert isinstance(refused, DrainingError)
         for event in self.random.choices([self.send_a_frame, self.repeat_a_chunk, self.cancel], k=2):
             event()
@@ -241,17 +255,19 @@ class History(World):
             self.turn()
         self.check()
         self.hang_up()
+        self.cut_off()
 
     def crash(self) -> None:
         """Nothing was written: no session may come back, least of all as it once was."""
         self.hang_up()
+        self.cut_off()
         self.start()
         assert finished(drain_file.load(self.folder, self.h.engine, at_once)) is None
         for twin in self.twins:
             twin.gone = SessionNotFoundError
         self.check_tombstones()
-        self._opens.clear()
-        self._closes.clear()
+        self.pending.clear()
+        self.made.clear()
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -276,3 +292,7 @@ class History(World):
         """What must be kept, whatever rows it is kept in."""
         kept, firsts = self.h.engine.kept, [chunk.first for chunk in twin.unacknowledged]
         return [(*one[:3], kept.outputs(0, one)) for one in twin.view.kept if one.first in firsts]
+
+
+def _opened(twin: Twin) -> int:
+    return twin.view.serial

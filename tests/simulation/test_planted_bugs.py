@@ -1,18 +1,23 @@
 """Bugs planted on purpose: each must make a history fail, or the histories prove nothing about it."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service import drain_file, group, rules
+from service import beginning, drain_file, group, listing, rules
 from service.admission import Admission
 from service.batch import Batch
+from service.beginning import Beginning, Opening
 from service.cohort import Cohort
+from service.dispatcher import outcome
 from service.engine import Engine
 from service.kept import KeptAnswers
+from service.once import Once
 from service.queue import ChunkQueue
 from service.replays import Replays
 from service.repository import ServedModel
@@ -22,6 +27,7 @@ from service.scheduler import Scheduler
 from service.sessions import SessionTable
 from service.spill import Spilling
 from service.tombstones import Tombstones
+from tests import fakes
 from tests.simulation.history import History
 
 SEEDS = 300
@@ -270,6 +276,97 @@ def a_repeated_call_is_made_again(original: Original, *_: object) -> None:
     pass
 
 
+@planted(fakes, "take_over")
+def a_session_that_asked_for_its_version_is_taken_over(original: Original, engine: Engine, model: Any) -> Any:
+    pinned, engine.table.pinned = engine.table.pinned, np.zeros_like(engine.table.pinned)
+    taken = original(engine, model)
+    engine.table.pinned = pinned
+    return taken
+
+
+# -- states that move from one session to another -----------------------------------------------------------------
+
+
+@planted(Opening, "apply")
+def a_copy_shares_the_row_of_its_session(original: Original, self: Opening, result: None) -> Any:
+    if isinstance(self.beginning.state, partial):
+        self.undo()
+        self.rows[:] = self.beginning.state.args[1]
+    return original(self, result)
+
+
+@planted(beginning, "write")
+def copies_begin_with_whatever_is_in_their_rows(original: Original, begun: Beginning, rows: Any) -> None:
+    pass
+
+
+@planted(Opening, "apply")
+def a_copy_begins_at_index_0(original: Original, self: Opening, result: None) -> Any:
+    self.beginning = self.beginning._replace(next_index=0)
+    return original(self, result)
+
+
+@planted(Beginning, "_replace")
+def a_restored_session_keeps_its_index(original: Original, self: Beginning, **changes: Any) -> Any:
+    changes.pop("next_index")
+    return original(self, **changes)
+
+
+@planted(Engine, "errand")
+def rows_are_looked_up_while_a_run_is_under_way(
+    original: Original, self: Engine, start: Any, done: Any
+) -> None:
+    job = outcome(start)
+    original(self, start if isinstance(job, Exception) else lambda: job, done)
+
+
+@planted(Engine, "_run_errand")
+def rows_are_copied_beside_a_run(original: Original, self: Engine) -> bool:
+    original(self)
+    return False
+
+
+@planted(Opening, "undo")
+def rows_are_lost_when_sessions_cannot_be_opened(original: Original, self: Opening) -> None:
+    pass
+
+
+@planted(SessionTable, "check_new")
+def a_copy_takes_the_id_of_another_session(original: Original, *_: object) -> None:
+    pass
+
+
+@planted(Once, "call")
+def a_call_that_is_repeated_while_it_is_under_way_is_made_twice(
+    original: Original, self: Once[Any], request: Any, *how: Any
+) -> Any:
+    if any(request_id == request.request_id for _, request_id in self._under_way):
+        again = type(request)()
+        again.CopyFrom(request)
+        again.request_id += " again"
+        request = again
+    return original(self, request, *how)
+
+
+@planted(asyncio, "shield")
+def a_call_ends_with_its_caller(original: Original, task: Any) -> Any:
+    return task
+
+
+@planted(SessionTable, "adopt")
+def a_restart_forgets_the_order_of_opening(
+    original: Original, self: SessionTable, names: Any, model: int, serials: Any = None
+) -> Any:
+    return original(self, names, model)
+
+
+@planted(listing, "_some")
+def a_session_is_listed_once_more_on_the_next_page(
+    original: Original, table: Any, wanted: Any, models: Any, part: Any, between: Any
+) -> Any:
+    return original(table, wanted, models, part, (max(0, between[0] - 1), between[1]))
+
+
 # -- rows that leave ----------------------------------------------------------------------------------------------
 
 
@@ -389,7 +486,7 @@ def test_a_planted_bug_makes_a_history_fail_that_ends_well_without_it(
     owner: object, name: str, bug: Bug, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = getattr(owner, name)
-    monkeypatch.setattr(owner, name, lambda *arguments: bug(original, *arguments))
+    monkeypatch.setattr(owner, name, lambda *args, **named: bug(original, *args, **named))
     seed = first_failure()
     monkeypatch.undo()
     History(seed).run()

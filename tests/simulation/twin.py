@@ -15,10 +15,11 @@ from service.errors import (
     InvalidInputError,
     QueueFullError,
     ServiceError,
+    SessionClosedError,
     WindowFullError,
 )
 from service.kept import WINDOW_CHUNKS
-from tests.fakes import Answer, Caller, SessionView, sequential
+from tests.fakes import FACTOR, Answer, Caller, SessionView, sequential
 
 POISON = 500.0
 """The input that makes the state infinite."""
@@ -65,15 +66,27 @@ class Room(NamedTuple):
 
 
 class Twin:
-    def __init__(self, view: SessionView, ttl_s: float, now: float) -> None:
+    def __init__(
+        self, view: SessionView, ttl_s: float, now: float, base: int = 0, state: float = 0.0
+    ) -> None:
         self.view = view
+        self.base = base
+        """The index that it began with,"""
+        self._base_state = state
+        """and the state."""
+        self.factor = FACTOR
+        """Of the version that takes its next chunks."""
+        self.pinned = ""
+        """The version that it asked for."""
         self.id = view.id
         self.ttl_s = ttl_s
         self.used = now
         self.gone: type[ServiceError] | None = None
+        self.heirs: list[Twin] = []
+        """Who had its id later."""
         self.chunks: list[Chunk] = []
         """Taken in, and neither failed nor dropped."""
-        self.steps = 0
+        self.steps = base
         """Committed."""
         self.received = 0
         """What the client acknowledges with its next chunk."""
@@ -81,8 +94,14 @@ class Twin:
         """Answers below it need not be kept any more."""
 
     @property
+    def endings(self) -> list[type[ServiceError]]:
+        """What whoever speaks of it is told: how it ended, or, by its id alone, how a later one did."""
+        assert self.gone is not None
+        return [self.gone, *(heir.gone or SessionClosedError for heir in self.heirs)]
+
+    @property
     def tail(self) -> int:
-        return self.chunks[-1].end if self.chunks else 0
+        return self.chunks[-1].end if self.chunks else self.base
 
     @property
     def queued(self) -> list[Chunk]:
@@ -95,7 +114,11 @@ class Twin:
 
     @property
     def state(self) -> float:
-        return self._state_at(self.steps)
+        return self.state_at(self.steps)
+
+    def state_at(self, end: int) -> float:
+        """The state after a chunk that was taken in, or at the beginning."""
+        return next((chunk.outputs[-1] for chunk in self.chunks if chunk.end == end), self._base_state)
 
     def at(self, first: int | None) -> Chunk:
         return next(chunk for chunk in self.chunks if chunk.first == first)
@@ -103,7 +126,7 @@ class Twin:
     def expect(self, ask: "Ask", room: Room) -> list[Kind]:
         """What may become of a chunk that comes now; usually one thing."""
         if self.gone is not None:
-            return [self.gone]
+            return [*self.endings]
         if any(value != value for value in ask.values) or ask.acknowledged > self.steps:
             return [InvalidInputError]
         if ask.first is None or ask.first == self.tail:
@@ -141,7 +164,7 @@ class Twin:
                 break
         else:
             assert ask.first in (None, self.tail)
-            outputs = sequential(ask.values, self._state_at(self.tail))
+            outputs = sequential(ask.values, self.state_at(self.tail), self.factor)
             chunk = Chunk(self.tail, ask.values, ask.first is not None, outputs)
             self.chunks.append(chunk)
         chunk.waiters.append(ask)
@@ -170,11 +193,10 @@ class Twin:
     def comes_back(self, view: SessionView, later_s: float) -> None:
         """Another engine goes on with what was committed."""
         self.view = view
+        served = view.engine.served[0].version
+        self.factor, self.pinned = FACTOR, self.pinned if self.pinned == served else ""
         self.used += later_s
         self.chunks = [chunk for chunk in self.chunks if chunk.end <= self.steps]
-
-    def _state_at(self, end: int) -> float:
-        return next((chunk.outputs[-1] for chunk in reversed(self.chunks) if chunk.end == end), 0.0)
 
 
 class Ask(Caller):
@@ -195,6 +217,8 @@ class Ask(Caller):
         self.acknowledged = acknowledged
         self.chunk: Chunk | None = None
         """What it waits for, once that was taken in."""
+        self.model = 0
+        """Number of the version that it was sent for."""
         self._told = told
 
     def tell(self, outcome: Answer | ServiceError) -> None:

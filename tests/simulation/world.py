@@ -4,12 +4,15 @@ Every caller that stays is told once, what its twin says, and never before it is
 windows and queues add up.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from service import beginning
 from service.api import Api
 from service.errors import (
     BackendFailedError,
@@ -21,11 +24,13 @@ from service.errors import (
 )
 from service.kept import WINDOW_CHUNKS
 from service.rows import INITIAL_ROW
-from tests.fakes import Answer, Frame, Harness, SessionView
+from tests.fakes import Answer, FakeBackend, Frame, Harness, SessionView
 from tests.simulation.twin import POISON, REPLAYED, STEP_BYTES, WAITS, Ask, Chunk, Room, Twin
 
 OWNER = "anonymous"
 TTL_S = 1000.0
+KEY = b"the key of every server " * 2
+MOST_VERSIONS = 4
 MOST_TURNS = 3000
 """Nothing that is offered in a history takes more."""
 
@@ -39,6 +44,8 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.loop = asyncio.new_event_loop()
+        """For calls that wait: it turns when the history says so."""
         self.twins: list[Twin] = []
         self.asks: list[Ask] = []
         self.lineage = 0
@@ -50,6 +57,8 @@ class World:
         self._admitting = False
         self._failing = False
         """A run has failed in this event."""
+        self.write_failed = False
+        """States could not be written in this event."""
         self.disk_is_full = False
         self.start()
 
@@ -69,11 +78,30 @@ class World:
         self._disk_was_full = False
         h.now = choose([0.0, 1e6])  # the clocks of two processes have nothing in common
         h.backend.poison = {POISON}
-        self.api = Api(h.engine, h.metrics, TTL_S, 1 << 20)
-        self._run, self._spill, self._admit = h.backend.run, h.backend.spill, h.engine.admit_offered
-        h.backend.run = self._note_failure  # type: ignore[method-assign]
-        h.backend.spill = self._note_full_disk  # type: ignore[method-assign]
+        self.api = Api(h.engine, h.metrics, TTL_S, 1 << 20, KEY)
+        self._admit, self._end = h.engine.admit_offered, h.engine.end
+        self._listen(h.backend)
         h.engine.admit_offered = self._compare  # type: ignore[method-assign]
+        h.engine.end = self._note_end  # type: ignore[method-assign]
+
+    def _listen(self, backend: FakeBackend) -> None:
+        """Learn of what fails in a backend."""
+        for name, note in (
+            ("run", self._note_failure),
+            ("spill", self._note_full_disk),
+            ("write", self._note_failed_write),
+        ):
+            setattr(backend, name, partial(note, getattr(type(backend), name).__get__(backend), backend))
+
+    def swap(self) -> None:
+        """Another version takes over. What was sent before is for the version before."""
+        if self.draining or len(self.h.engine.served) > MOST_VERSIONS:
+            return
+        factor = self.random.choice([3, 7, 31])
+        self._listen(self.h.swap(factor).backend)
+        for twin in self.alive:
+            if not twin.pinned:
+                twin.factor = factor
 
     def drain(self, done: Callable[[], None]) -> None:
         self._room = self._room._replace(draining=True)
@@ -92,11 +120,14 @@ class World:
 
     def offer(self, *chunks: tuple[Twin, int | None, list[float], int]) -> None:
         """Read a frame. A stream cannot name sessions that were gone before their engine began."""
+        table = self.h.table
         asks = [Ask(*chunk, self._told) for chunk in chunks if chunk[0].view.engine is self.h.engine]
         if asks:
+            slot = asks[0].twin.view.slot
+            asks = [one for one in asks if table.model[one.twin.view.slot] == table.model[slot]]
             firsts = [ask.first for ask in asks]
             self.h.engine.offer(
-                self.h.model,
+                self.h.engine.served[int(table.model[slot])],
                 Frame(list(asks)),
                 [ask.twin.view.slot for ask in asks],
                 [ask.twin.view.serial for ask in asks],
@@ -105,6 +136,8 @@ class World:
                 [ask.acknowledged for ask in asks],
                 [b"".join(np.array(ask.values, np.float32).tobytes() for ask in asks)],
             )
+            for ask in asks:
+                ask.model = int(table.model[slot])
             self.asks += asks
             self._offered += asks
 
@@ -129,19 +162,32 @@ class World:
         return SessionView(self.h.engine, self.h.table.find(OWNER, session_id, self.h.now))
 
     @property
+    def draining(self) -> bool:
+        return self._room.draining
+
+    @property
     def alive(self) -> list[Twin]:
         return [twin for twin in self.twins if twin.gone is None]
+
+    def collect(self) -> None:
+        """Look at the calls that have ended."""
+        raise NotImplementedError
+
+    def is_being_restored(self, twin: Twin) -> bool:
+        """Whether a call is under way that may end this life."""
+        raise NotImplementedError
 
     # -- laws -----------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """After every event."""
+        self.collect()
         assert not self._owed, "somebody was not told that its chunk was dropped"
         for twin in self.alive:
             self._check_session(twin)
         self._check_rows()
         self._check_windows()
-        self._failing = False
+        self._failing = self.write_failed = False
 
     def check_end(self) -> None:
         """When nothing is left to do."""
@@ -173,6 +219,7 @@ class World:
         alive = [twin.view.row for twin in self.alive]
         cohorts = [cohort for cohort in self.h.engine.queue if cohort.started]
         rows = [row for row in alive if row > 0] + [row for one in cohorts for row in one.rows.tolist()]
+        rows += [row for job, _ in self.h.jobs for row in _to_be_written(job)]
         places = [row for row in alive if row < 0]
         assert len(set(rows)) == len(rows) == self.h.model.rows.used
         assert len(set(places)) == len(places)
@@ -194,26 +241,43 @@ class World:
 
     # -- what the engine says -------------------------------------------------------------------------------------
 
-    def _note_failure(self, run: Any) -> Any:
+    def _note_failure(self, run: Callable[..., Any], _: FakeBackend, batch: Any) -> Any:
         try:
-            return self._run(run)
+            return run(batch)
         except RuntimeError:
             self._failing = True
             raise
 
-    def _note_full_disk(self, *rows: Any) -> None:
-        self.h.backend.fail_next |= self.disk_is_full
+    def _note_full_disk(self, spill: Callable[..., Any], backend: FakeBackend, *rows: Any) -> None:
+        backend.fail_next |= self.disk_is_full
         try:
-            self._spill(*rows)
+            spill(*rows)
         except RuntimeError:
             self._disk_was_full = True
             raise
+
+    def _note_failed_write(self, write: Callable[..., Any], _: FakeBackend, *rows: Any) -> None:
+        try:
+            write(*rows)
+        except RuntimeError:
+            self.write_failed = True
+            raise
+
+    def _note_end(self, slot: int, reason: type[SessionGoneError]) -> Any:
+        """Histories know whom they end; but for that, a restore ends the life before."""
+        for twin in self.alive:
+            if (twin.view.slot, twin.view.serial) == (slot, self.h.table.serial[slot]):
+                assert self.is_being_restored(twin)
+                twin.gone = reason
+        return self._end(slot, reason)
 
     def _compare(self) -> None:
         """Let the engine admit what was offered, and hold each decision against the twin's."""
         engine, asks, self._offered = self.h.engine, self._offered, []
         kept_bytes = engine.kept.total_bytes + engine.queue.promised_bytes
         room = self._room.less(engine.queue.chunks, kept_bytes)
+        models = list(engine._groups)  # what is for one of them is admitted together
+        asks.sort(key=lambda ask: models.index(ask.model))
         self._admitting = True
         self._admit()
         self._admitting = False
@@ -243,7 +307,9 @@ class World:
             self._check_committed(twin, chunk)
             _check_answer(ask, chunk)
         elif twin.gone is not None:
-            assert type(outcome) is twin.gone or (isinstance(outcome, BackendFailedError) and self._failing)
+            assert type(outcome) in twin.endings or (
+                isinstance(outcome, BackendFailedError) and self._failing
+            )
         else:
             self._check_failed(twin, chunk, outcome)
             # Who leaves takes its chunks back one by one, the last first: what others are told may be on the way there.
@@ -297,6 +363,12 @@ def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
 async def at_once(job: Callable[[], Any]) -> Any:
     """Run a job where rows may be touched: here and now."""
     return job()
+
+
+def _to_be_written(job: Any) -> list[int]:
+    """Rows that new sessions will own once they are written."""
+    is_writing = isinstance(job, partial) and job.func is beginning.write
+    return job.args[1].tolist() if is_writing else []
 
 
 def _check_answer(ask: Ask, chunk: Chunk) -> None:

@@ -238,7 +238,7 @@ class Story:
         session: SessionView = self.sessions[k]
         # What a chunk acknowledges counts at its commit, or at once if it is decided alone.
         kept = [
-            (first, n, digest) for first, n, digest, _ in session.kept if first + n > self.acknowledged[k]
+            (first, n, digest) for first, n, digest, *_ in session.kept if first + n > self.acknowledged[k]
         ]
         return session.next_index, session.tail, kept, float(self.h.backend.rows[session.row, 0])
 

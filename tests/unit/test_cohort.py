@@ -117,7 +117,7 @@ def test_everybody_who_still_waits_is_answered_with_the_steps_of_all_runs() -> N
     chunks.joined = {1: [Waiter(joins, 5)]}
     (x,) = chunks.inputs
     chunks.parts = [(x[:, :2],), (x[:, 2:],)]
-    chunks.answer(chunks.outputs())
+    chunks.answer(chunks.outputs(), "1")
     assert one.answers == {0: (0, (x[0].tobytes(),)), 1: (7, (x[1].tobytes(),))}
     assert two.answers == {0: (9, (x[2].tobytes(),))}
     assert joins.answers == {5: (7, (x[1].tobytes(),))}
@@ -127,7 +127,7 @@ def test_who_has_left_is_told_nothing() -> None:
     callers = people(4)
     one, two, joins, left = callers
     refusals: Sequence[Callable[[Any], None]] = (
-        lambda chunks: chunks.answer(chunks.inputs),
+        lambda chunks: chunks.answer(chunks.inputs, "1"),
         lambda chunks: [chunks.refuse(member, InvalidInputError("no")) for member in range(2)],
     )
     one.left = left.left = True

@@ -16,7 +16,9 @@ from carousel.contract import Port
 from export.draft import Draft
 from service.backend import Run
 from service.denormals import Denormals
-from service.repository import load_model
+from service.onnx_backend import OnnxBackend
+from service.repository import open_model
+from service.row_store import RowStore
 from tests.ports_model import contract, save
 
 pytestmark = pytest.mark.skipif(not Denormals().known, reason="knows neither this machine nor its C library")
@@ -128,7 +130,8 @@ def test_a_state_that_decays_becomes_zero_and_no_run_is_slowed_down_by_denormals
     ports = (Port(name="x", dtype="float32"),), (Port(name="y", dtype="float32"),)
     path = save(draft.to_model(contract(*ports, initial=(1.0,))), tmp_path, "decay")
     # The event loop runs short batches on a thread that has not loaded the model.
-    backend = on_a_new_thread(lambda: load_model("decay", path, "cpu", 1, 4, 0).backend)
+    session, promised = on_a_new_thread(lambda: open_model(path, "cpu", 1))
+    backend = OnnxBackend(session, promised, RowStore(promised, 4))
     if not flushing:
         backend._denormals.as_zero = (
             nullcontext  # the test could not fail if denormals came to nothing anyway

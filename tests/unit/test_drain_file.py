@@ -1,6 +1,7 @@
 """The file of a drained server: what is in it comes back whole, and what is wrong with it is said."""
 
 import errno
+import json
 import os
 import random
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from service import drain_file
 from service.drain_file import NAME, DrainFileError
+from service.errors import SessionClosedError
+from service.fork import hidden_copies
 from tests.fakes import Harness, SessionView, sequential
 from tests.simulation.world import OWNER, at_once, finished
 
@@ -110,3 +113,60 @@ def test_a_file_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch:
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     drained(tmp_path, 1)
     assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_order_of_opening_and_who_asked_for_a_version_come_back(tmp_path: Path) -> None:
+    h = Harness()
+    for name in ("a", "b", "c"):
+        h.open(name)
+    h.engine.end(h.table.find(OWNER, "a", h.now), SessionClosedError)
+    h.table.pinned[h.open("d").slot] = True  # in the place that `a` had
+    h.engine.stop()
+    finished(drain_file.save(tmp_path, h.engine, {}, at_once))
+    after = Harness()
+    finished(drain_file.load(tmp_path, after.engine, at_once))
+    slots = after.table.of_model(0)
+    order = slots[np.argsort(after.table.serial[slots])].tolist()
+    assert [after.table.id_of(slot) for slot in order] == ["b", "c", "d"]
+    assert after.table.pinned[order].tolist() == [False, False, True]
+    assert after.open("e").serial > after.table.serial[order].max()
+
+
+def test_a_pin_to_a_version_that_is_not_there_any_more_is_let_go(tmp_path: Path) -> None:
+    h = Harness()
+    h.swap(7)
+    for name, pinned in (("a", True), ("b", False)):
+        h.table.pinned[h.open(name).slot] = pinned
+    h.engine.stop()
+    finished(drain_file.save(tmp_path, h.engine, {}, at_once))
+    after = Harness()
+    finished(drain_file.load(tmp_path, after.engine, at_once))
+    assert not after.table.pinned[after.table.of_model(0)].any()
+    assert len(after.table) == 2
+
+
+async def test_what_the_server_made_for_itself_stays_behind(tmp_path: Path) -> None:
+    h = Harness()
+    source = h.open("a")
+    h.send(source, 0, [1.0])
+    h.settle()
+    await h.made(hidden_copies(h.engine, OWNER, "a", 3))
+    h.engine.stop()
+    assert await drain_file.save(tmp_path, h.engine, {}, at_once) == 1
+    after = Harness()
+    await drain_file.load(tmp_path, after.engine, at_once)
+    assert len(after.table) == after.model.rows.used == 1
+
+
+def test_a_file_of_a_server_that_knew_less_is_read(tmp_path: Path) -> None:
+    drained(tmp_path, 5)
+    with np.load(tmp_path / NAME) as archive:
+        arrays = {name: archive[name] for name in archive}
+    for name in ("serials", "pinned", "kept.versions"):
+        del arrays[f"model0.{name}"]
+    document = json.loads(arrays["document"].tobytes())
+    for model in document["models"]:
+        del model["number"], model["version"]
+    arrays["document"] = np.frombuffer(json.dumps(document).encode(), np.uint8)
+    np.savez(tmp_path / NAME, allow_pickle=False, **arrays)
+    check_all_there(opened_again(tmp_path), 5)

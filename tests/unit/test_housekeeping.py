@@ -129,12 +129,10 @@ async def test_every_session_is_looked_at_however_many_there_are(monkeypatch: py
 # -- acknowledged answers -----------------------------------------------------------------------------------------
 
 
-def step(h: Harness, session: SessionView, model: ServedModel | None = None) -> None:
+def step(h: Harness, session: SessionView) -> None:
     """One step that acknowledges all before it."""
-    h.model, before = model or h.model, h.model
     h.send(session, session.tail, [1], acknowledged=session.next_index)
     h.settle()
-    h.model = before
 
 
 async def test_what_quiet_sessions_have_acknowledged_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +156,7 @@ async def test_whoever_gets_the_slot_of_a_quiet_session_keeps_what_is_his(
     h = Harness()
     other = ServedModel("other", "1", contract(), FakeBackend(400, 1), RowAllocator(400), 1)
     h.engine = Engine(
-        {h.model.key: h.model, other.key: other},
+        [h.model, other],
         h.engine.limits,
         lambda job, done: h.jobs.append((job, done)),
         h.metrics,
@@ -182,8 +180,8 @@ async def test_whoever_gets_the_slot_of_a_quiet_session_keeps_what_is_his(
             quiet[2].end(SessionClosedError)
             new = SessionView(h.engine, h.table.open("anonymous", "", 1, 10.0, h.now))
             assert new.slot == quiet[2].slot
-            step(h, new, other)
-            step(h, new, other)
+            step(h, new)
+            step(h, new)
 
     monkeypatch.setattr(h.engine.rules, "forget", first_time)
     async with forgetting(h, monkeypatch, at_once=1):

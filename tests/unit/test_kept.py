@@ -25,7 +25,10 @@ def with_outputs(*ports: Port) -> Contract:
 
 def kept_answers(limit_bytes: int = 1 << 12, sessions: int = SESSIONS) -> KeptAnswers:
     """Model 0 answers two outputs, model 1 four bytes in one."""
-    return KeptAnswers(sessions, [with_outputs(*WIDE), contract()], limit_bytes)
+    kept = KeptAnswers(sessions, limit_bytes)
+    kept.add_model(with_outputs(*WIDE))
+    kept.add_model(contract())
+    return kept
 
 
 def some_outputs(count: int, length: int, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -36,7 +39,7 @@ def some_outputs(count: int, length: int, seed: int = 0) -> tuple[np.ndarray, ..
 def keep(kept: KeptAnswers, slots: list[int], ends: list[int], length: int, seed: int = 0) -> tuple[Any, ...]:
     outputs = some_outputs(len(slots), length, seed)
     digests = 100 * np.array(slots) + np.array(ends)
-    kept.keep(0, np.array(slots), np.array(ends), length, digests, outputs)
+    kept.keep(0, np.array(slots), np.array(ends), length, digests, outputs, str(1 + ends[0] % 3))
     return outputs
 
 
@@ -65,9 +68,10 @@ def test_what_was_answered_is_given_again_bit_for_bit(length: int) -> None:
 def test_outputs_may_be_parts_of_a_larger_run() -> None:
     kept = kept_answers()
     whole = some_outputs(5, 4)
-    kept.keep(0, np.array([1]), np.array([1]), 1, np.zeros(1, np.int64), tuple(o[3:4, :1] for o in whole))
-    kept.keep(0, np.array([1]), np.array([3]), 2, np.zeros(1, np.int64), tuple(o[1:2, :2] for o in whole))
+    kept.keep(0, np.array([1]), np.array([1]), 1, np.zeros(1, int), tuple(o[3:4, :1] for o in whole), "1")
+    kept.keep(0, np.array([1]), np.array([3]), 2, np.zeros(1, int), tuple(o[1:2, :2] for o in whole), "2")
     single, longer = kept.of(1, 0)
+    assert (single.version, longer.version) == ("1", "2")
     assert kept.outputs(0, single) == tuple(output[3, :1].tobytes() for output in whole)
     assert kept.outputs(0, longer) == tuple(output[1, :2].tobytes() for output in whole)
 
@@ -108,11 +112,22 @@ def test_models_share_the_bound_and_nothing_else() -> None:
     kept = kept_answers()
     outputs = keep(kept, [0], [1], 1)
     y = np.array([[2.5]], np.float32)
-    kept.keep(1, np.array([1]), np.array([1]), 1, np.zeros(1, np.int64), (y,))
+    kept.keep(1, np.array([1]), np.array([1]), 1, np.zeros(1, np.int64), (y,), "1")
     (mine,), (yours,) = kept.of(0, 0), kept.of(1, 0)
     assert kept.outputs(0, mine) == tuple(output[0].tobytes() for output in outputs)
     assert kept.outputs(1, yours) == (y.tobytes(),)
     assert kept.total_bytes == STEP + 4
+
+
+def test_what_was_kept_by_one_of_two_models_alike_is_found_and_forgotten_by_the_other() -> None:
+    kept = kept_answers()
+    kept.add_model(with_outputs(*WIDE), like=0)
+    outputs = keep(kept, [2], [1], 1)
+    keep(kept, [2], [4], 3)
+    assert kept.outputs(2, kept.of(2, 0)[0]) == tuple(output[0].tobytes() for output in outputs)
+    assert kept.dump(2, np.array([2])).lengths.tolist() == [1, 3]
+    kept.forget_all(2, 2)
+    assert kept.total_bytes == kept._arenas[0].rows.used == 0
 
 
 def test_as_many_single_steps_are_kept_as_fit_into_the_bound() -> None:
@@ -203,7 +218,7 @@ def test_what_is_dumped_and_loaded_into_other_slots_is_kept_as_before() -> None:
     assert again.total_bytes == kept.total_bytes
     for before, after in ((3, 0), (0, 1), (1, 2), (2, 3)):
         pairs = list(zip(kept.of(before, 0), again.of(after, 0), strict=True))
-        assert all(one[:3] == other[:3] for one, other in pairs)
+        assert all(one[:3] == other[:3] and one.version == other.version for one, other in pairs)
         assert all(kept.outputs(0, one) == again.outputs(0, other) for one, other in pairs)
     # It goes on from there: what is kept next takes no place that is in use.
     end = again.of(0, 0)[-1].first + 1

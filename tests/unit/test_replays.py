@@ -52,3 +52,16 @@ def test_after_a_restart_the_same_calls_get_the_same_answers_for_the_rest_of_the
     assert after.find("me", "id", b"content", 5.1 + replays.REPLAY_S - 60.0) is None
     with pytest.raises(ContentDiffersError):
         after.find("me", "id", b"other", 5.0)
+
+
+def test_answers_that_name_many_sessions_count_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "REPLAYS", 10)
+    before: Replays[int] = Replays()
+    for k in range(4):
+        before.keep("me", f"id{k}", b"", k, 0.0, names=4)
+    after: Replays[int] = Replays()
+    after.load(json.loads(json.dumps(before.dump(str, 0.0))), int, 0.0)
+    for table in (before, after):
+        assert [table.find("me", f"id{k}", b"", 0.0) for k in range(4)] == [None, None, 2, 3]
+    after.keep("me", "id4", b"", 4, 0.0, names=3)
+    assert [after.find("me", f"id{k}", b"", 0.0) for k in range(2, 5)] == [None, 3, 4]

@@ -168,7 +168,7 @@ def test_sessions_that_come_and_go_take_no_more_memory_than_those_that_live_at_o
         table.remove(open_one(table, f"s{k}"), SessionClosedError, 0.0)
     assert table.used_slots == 1
     assert table._slots == {}
-    assert table._ids == table._owners == [""]
+    assert table._ids == [""]
 
 
 def overdue(table: SessionTable, now: float) -> list[int]:

@@ -1,0 +1,159 @@
+"""The state rows of sessions in the memory of the device, for models of the arena form; and those in the spill file.
+
+Rows leave the device for a snapshot, a fork, the spill file or a drain, many in one copy, and for nothing else.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carousel.contract import Contract
+from carousel.wire.frames import NUMPY
+from service.arena_graphs import (
+    ARENA,
+    ARENA_OUT,
+    ROWS,
+    STATES,
+    SUMS,
+    check_graph,
+    gather_graph,
+    scatter_graph,
+)
+from service.rows import INITIAL_ROW, RowAllocator, Rows
+from service.runtime import Provider, load_runtime, make_session
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from service.spill import SpillFile
+
+
+class ArenaStore:
+    """What rows hold, and who owns them; the counterpart of `RowStore`.
+
+    Args:
+        contract: Of any of the models over these rows.
+        rows: How many sessions can own, the initial row included.
+        scratch: Rows that no session owns, as many as a batch can have members. The members that only fill up a batch
+            write there, each to its own: what ScatterND does with a row that is written twice is not defined.
+        provider: Where the rows are.
+        spill_file: Where idle rows go.
+
+    Raises:
+        MemoryError: there is no room for so many.
+        OSError: the spill file cannot be made.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        rows: int,
+        scratch: int,
+        provider: Provider,
+        spill_file: "SpillFile | None" = None,
+    ) -> None:
+        plane = contract.planes[0]
+        self.owned = RowAllocator(rows)
+        self.spill_file = spill_file
+        self.device: str = provider
+        self.scratch = np.arange(rows, rows + scratch)
+        self._dtype = dtype = NUMPY[plane.dtype]
+        self.arena = allocate((rows + scratch, plane.size), dtype, self.device)
+        self._gather = make_session(gather_graph(plane.dtype, plane.size), provider, 1)
+        self._scatter = make_session(scatter_graph(plane.dtype, plane.size), provider, 1)
+        self._check = (
+            make_session(check_graph(plane.dtype, plane.size), provider, 1) if dtype.kind == "f" else None
+        )
+        self._item = np.dtype((np.void, dtype.itemsize * plane.size))
+        self._spilled: NDArray[Any] | None = None if spill_file is None else spill_file.open(self._item)
+        # Only this row is read before it is written: by sessions that have made no step, and to fill up batches.
+        self.write(np.array([INITIAL_ROW]), np.zeros((1, plane.size), dtype))
+
+    def read(self, rows: Rows) -> NDArray[Any]:
+        """The states of some rows, `[n, S]`; a row below 0 is in the spill file. The initial row reads as zeros."""
+        states = self._copy_of(np.maximum(rows, INITIAL_ROW))
+        if self._spilled is not None and np.count_nonzero(rows < INITIAL_ROW):
+            away = rows < INITIAL_ROW
+            self._items(states)[away] = self._spilled[-1 - rows[away]]
+        return states
+
+    def write(self, rows: Rows, states: NDArray[Any]) -> None:
+        """Put states `[n, S]` into rows that nobody else owns."""
+        if not len(rows):
+            return
+        binding = self._scatter.io_binding()
+        binding.bind_ortvalue_input(ARENA, self.arena)
+        binding.bind_cpu_input(ROWS, np.ascontiguousarray(rows).reshape(-1, 1))
+        binding.bind_cpu_input(STATES, np.ascontiguousarray(states))
+        binding.bind_ortvalue_output(ARENA_OUT, self.arena)
+        self._scatter.run_with_iobinding(binding)
+
+    def spill(self, rows: Rows, places: Rows) -> None:
+        """Copy rows to the spill file."""
+        assert self._spilled is not None
+        assert self.spill_file is not None
+        self.spill_file.reserve(places)
+        self._spilled[places] = self._items(self._copy_of(rows))
+
+    def finiteness(self, rows: "onnxruntime.OrtValue", count: int) -> "Finiteness | None":
+        """A check of rows that are on the device, to be asked again and again; None: they are whole numbers.
+
+        Args:
+            rows: `[count]` int64; read at each check.
+            count: How many.
+        """
+        if self._check is None:
+            return None
+        sums = allocate((count,), self._dtype, self.device)
+        return Finiteness(self._check, self.arena, rows, sums)
+
+    def _copy_of(self, rows: Rows) -> NDArray[Any]:
+        binding = self._gather.io_binding()
+        binding.bind_ortvalue_input(ARENA, self.arena)
+        binding.bind_cpu_input(ROWS, np.ascontiguousarray(rows))
+        binding.bind_output(STATES)
+        self._gather.run_with_iobinding(binding)
+        (states,) = binding.copy_outputs_to_cpu()
+        copied: NDArray[Any] = states.copy()  # the runtime's memory goes with the binding
+        return copied
+
+    def _items(self, states: NDArray[Any]) -> NDArray[Any]:
+        """States `[n, S]` as `[n]` items of bytes, as the spill file has them."""
+        return states.view(self._item).reshape(-1)
+
+
+class Finiteness:
+    """Whether rows of an arena are finite: they are looked at on the device, and a number a row comes back."""
+
+    def __init__(
+        self,
+        session: "onnxruntime.InferenceSession",
+        arena: "onnxruntime.OrtValue",
+        rows: "onnxruntime.OrtValue",
+        sums: "onnxruntime.OrtValue",
+    ) -> None:
+        self._session = session
+        self._sums = sums
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(ARENA, arena)
+        self._binding.bind_ortvalue_input(ROWS, rows)
+        self._binding.bind_ortvalue_output(SUMS, sums)
+
+    def of_first(self, count: int) -> NDArray[np.bool_] | None:
+        """Of the first `count` rows, `[count]`; None: all are."""
+        self._session.run_with_iobinding(self._binding)
+        finite: NDArray[np.bool_] = np.isfinite(self._sums.numpy()[:count])
+        return None if finite.all() else finite
+
+
+def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], device: str) -> "onnxruntime.OrtValue":
+    """Memory on the device, of undefined content.
+
+    Raises:
+        MemoryError: there is not as much.
+    """
+    try:
+        return load_runtime().OrtValue.ortvalue_from_shape_and_type(shape, dtype.type, device, 0)
+    except RuntimeError as error:  # all that the runtime says of a full device
+        raise MemoryError(str(error)) from error

@@ -1,0 +1,65 @@
+"""Where a model may run: which form which provider takes, and that ONNX Runtime has put every node where it belongs.
+
+What its CUDA provider cannot run goes to the CPU without an error. Every such node costs copies between the device and
+the host in each run, and can forbid CUDA graphs.
+"""
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from carousel.contract import Contract
+from carousel.errors import CarouselError
+from service.runtime import CudaOptions, Provider
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_CPU = "CPUExecutionProvider"
+
+_log = structlog.get_logger(__name__)
+
+
+class PlacementError(CarouselError):
+    """The model cannot run where it was asked to; says why."""
+
+
+def operators_on_cpu(session: "onnxruntime.InferenceSession") -> list[str]:
+    """The operators that would run on the CPU, each once, by name.
+
+    The session must have been made to record the assignment (`session.record_ep_graph_assignment_info`).
+    """
+    found = session.get_provider_graph_assignment_info()
+    return sorted({node.op_type for part in found if part.ep_name == _CPU for node in part.get_nodes()})
+
+
+def check_form(contract: Contract, provider: Provider) -> None:
+    """Hold that the provider takes a step graph of this form.
+
+    Raises:
+        PlacementError: it does not.
+    """
+    if contract.kind == "step" and contract.form == "rows" and provider == "cuda":
+        raise PlacementError(
+            "expected the arena form for --provider cuda, got rows; export it with `carousel export --for cuda`"
+        )
+    if contract.form == "arena" and len(contract.planes) > 1:
+        raise PlacementError(
+            "a graph with read-only planes cannot be served in the arena form; export it for the CPU"
+        )
+
+
+def check_nodes(session: "onnxruntime.InferenceSession", cuda: CudaOptions) -> None:
+    """Hold that every node runs on the device, or warn if some need not.
+
+    Raises:
+        PlacementError: something does not.
+    """
+    operators = operators_on_cpu(session)
+    if operators and not cuda.allow_cpu_nodes:
+        raise PlacementError(
+            f"expected every operator on CUDA, got on the CPU: {', '.join(operators)}; "
+            "export it again with `carousel export --for cuda`, or serve it so with --allow-cpu-nodes"
+        )
+    if operators:
+        _log.warning("nodes_on_cpu", operators=operators)
