@@ -19,7 +19,7 @@ _SINCE_2 = frozenset({"arena", "runs_on", "precision", "batch_dependent", "obser
 """Keys that no document of format 1 has."""
 _SINCE_3 = frozenset({"primes"})
 """Keys that no document of format 1 or 2 has."""
-_PORT_SINCE_3 = frozenset({"axes", "feeds"})
+_PORT_SINCE_3 = frozenset({"axes", "feeds", "earlier_nodes"})
 """The same of its ports."""
 
 DType = Literal["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"]
@@ -55,6 +55,9 @@ class Port(_Part):
     feeds: Name | None = None
     """Outputs: the input that these values are for one step later. A float output with a vocabulary that feeds an integer
     input does so through a token drawn from it."""
+    earlier_nodes: bool = False
+    """Integer ports of nodes: the values are numbers of nodes that come before it, -1 is none. What else is in them is
+    for the service to refuse: the graph would take it for another node."""
 
     @property
     def size(self) -> int:
@@ -149,8 +152,8 @@ class Contract(_Part):
     """For people: which cell, how many layers. The service never looks at it."""
     inputs: Annotated[tuple[Port, ...], Field(min_length=1)]
     outputs: Annotated[tuple[Port, ...], Field(min_length=1)]
-    lengths: Name
-    """The int32 input `[B]` with the number of steps of each row, 1 or more."""
+    lengths: Annotated[str, Field(max_length=128)]
+    """The int32 input `[B]` with the number of steps of each row, 1 or more; empty where nothing has a time axis."""
     planes: tuple[Plane, ...]
     """Of a step graph: the state row, and after it those that are read-only. None of others."""
     segments: tuple[Segment, ...]
@@ -158,7 +161,7 @@ class Contract(_Part):
     initial: tuple[float, ...] | None = None
     """The state row of a session that has made no step; None: zeros."""
     max_steps: Size = 4096
-    """Longest run in steps that the graph was verified for."""
+    """Longest run in steps, or most nodes, that the graph was verified for."""
     invariant: bool
     """Whether results were shown to be bit-identical for any batch-mates, batch size and chunking (CPU)."""
     signature: Signature
@@ -178,7 +181,8 @@ class Contract(_Part):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         names = [port.name for port in (*self.inputs, *self.outputs)]
-        names += [self.lengths, *(p.input for p in self.planes), *(p.output for p in self.planes if p.output)]
+        planes = (name for plane in self.planes for name in (plane.input, plane.output))
+        names += filter(None, [self.lengths, *planes])
         names += [] if self.arena is None else [self.arena.read_rows, self.arena.write_rows]
         names += [] if self.observed is None else [self.observed.output]
         if len(set(names)) != len(names):
@@ -187,6 +191,7 @@ class Contract(_Part):
             raise ValueError(f"form {self.form} {'without' if self.arena is None else 'with'} an arena")
         self._check_format()
         self._check_planes()
+        self._check_ports()
         if sum(segment.size for segment in self.segments) != self.state_size:
             raise ValueError(f"segments do not add up to the state size {self.state_size}")
         if self.initial is not None and len(self.initial) != self.state_size:
@@ -196,17 +201,19 @@ class Contract(_Part):
         return self
 
     def _check_format(self) -> None:
+        for since, key in (newer for newer in self._newer_keys() if self.format < newer[0]):
+            raise ValueError(f"{key} needs format {since}")
+
+    def _newer_keys(self) -> list[tuple[int, str]]:
+        """What format 1 cannot say, each with the format that can, oldest first."""
         said = self.model_dump(exclude_defaults=True)
+        ports = (*said["inputs"], *said["outputs"])
         newer = [(3, key) for key in _SINCE_3 & said.keys()]
-        newer += [
-            (3, key) for port in (*said["inputs"], *said["outputs"]) for key in _PORT_SINCE_3 & port.keys()
-        ]
+        newer += [(3, key) for port in ports for key in _PORT_SINCE_3 & port.keys()]
         newer += [(3, "kind")] if "kind" in said else []
         newer += [(3, "planes")] if len(self.planes) > 1 else []
         newer += [(2, key) for key in _SINCE_2 & said.keys()]
-        for since, key in sorted(newer):
-            if self.format < since:
-                raise ValueError(f"{key} needs format {since}")
+        return sorted(newer)
 
     def _check_planes(self) -> None:
         if (self.kind == "priming") != (self.primes is not None):
@@ -215,14 +222,25 @@ class Contract(_Part):
             if self.planes:
                 raise ValueError(f"kind {self.kind} with planes")
             return
-        if [plane.output is None for plane in self.planes] != [k > 0 for k in range(len(self.planes))]:
+        read_only = [plane.output is None for plane in self.planes]
+        if read_only[:1] != [False] or not all(read_only[1:]):
             raise ValueError("expected one plane that is written and after it those that are read-only")
-        if any(port.axes != ("batch", "time") for port in (*self.inputs, *self.outputs)):
+
+    def _check_ports(self) -> None:
+        ports = (*self.inputs, *self.outputs)
+        if self.kind == "step" and any(port.axes != ("batch", "time") for port in ports):
             raise ValueError("ports of a step graph have the axes batch and time")
+        if any("time" in port.axes for port in ports) != bool(self.lengths):
+            raise ValueError(f"a time axis {'without' if not self.lengths else 'is missing beside'} lengths")
         fed = {port.name for port in self.inputs}
         for port in self.outputs:
             if port.feeds is not None and port.feeds not in fed:
                 raise ValueError(f"{port.name} feeds {port.feeds!r}, expected one of {sorted(fed)}")
+
+    def in_oldest_format(self) -> Self:
+        """The same, written so that as many releases as possible can read it."""
+        needed = max((since for since, _ in self._newer_keys()), default=1)
+        return self.model_copy(update={"format": needed})
 
     @property
     def state_size(self) -> int:
@@ -277,8 +295,9 @@ def _meaning(part: _Part) -> dict[str, Any]:
     """What a hash is made of: the keys that came later count only where they say something about the layout."""
     document = part.model_dump(mode="json")
     document.pop("feeds", None)
-    if document.get("axes") == ["batch", "time"]:
-        del document["axes"]
+    for key, default in (("axes", ["batch", "time"]), ("earlier_nodes", False)):
+        if document.get(key) == default:
+            del document[key]
     return document
 
 

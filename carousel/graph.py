@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from carousel.contract import Contract, Port
 
+_SIZES = {"batch": "B", "time": "T", "node": "N"}
+
 
 class TensorType(NamedTuple):
     """Type of one graph input or output; a dimension that may be any number is a name."""
@@ -17,25 +19,26 @@ class TensorType(NamedTuple):
 
 
 def graph_inputs(contract: Contract) -> dict[str, TensorType]:
-    """Ports `[B, T, *shape]`, then `lengths [B]`, then the state planes `[B, size]`.
+    """Ports `[*axes, *shape]`, then `lengths [B]`, then the state planes `[B, size]`.
 
     In the arena form the planes are `[N, size]`, and the rows read and written `[B]` come after them.
     """
     planes = {
         plane.input: TensorType(plane.dtype, (_rows(contract), plane.size)) for plane in contract.planes
     }
+    lengths = [contract.lengths] if contract.lengths else []
     arena = contract.arena
     rows = [] if arena is None else [arena.read_rows, arena.write_rows]
     return {
         **_ports(contract.inputs),
-        contract.lengths: TensorType("int32", ("B",)),
+        **dict.fromkeys(lengths, TensorType("int32", ("B",))),
         **planes,
         **dict.fromkeys(rows, TensorType("int64", ("B",))),
     }
 
 
 def graph_outputs(contract: Contract) -> dict[str, TensorType]:
-    """Ports `[B, T, *shape]`, then the next state of every plane that is written, then what is observed `[B, K]`."""
+    """Ports `[*axes, *shape]`, then the next state of every plane that is written, then what is observed `[B, K]`."""
     planes = {p.output: TensorType(p.dtype, (_rows(contract), p.size)) for p in contract.planes if p.output}
     outputs = {**_ports(contract.outputs), **planes}
     if contract.observed is not None:
@@ -77,4 +80,7 @@ def _rows(contract: Contract) -> str:
 
 
 def _ports(ports: tuple[Port, ...]) -> dict[str, TensorType]:
-    return {port.name: TensorType(port.dtype, ("B", "T", *port.shape)) for port in ports}
+    return {
+        port.name: TensorType(port.dtype, (*(_SIZES[axis] for axis in port.axes), *port.shape))
+        for port in ports
+    }

@@ -31,17 +31,19 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CarouselError: the file is no model, or its graph does not keep its contract.
     """
-    from export.file import read_model
+    from export.file import read_models
     from export.repository import find_model
     from export.warnings import warnings
 
-    found = read_model(find_model(args.model))
+    first, *others = read_models(find_model(args.model))
     if args.json:
-        print(json.dumps(json.loads(found.contract.to_json()), indent=2))
-    else:
+        print(json.dumps(json.loads(first.contract.to_json()), indent=2))
+        return 0
+    for found in (first, *others):
         _show(found)
         print()
         print_table([("warning", line) for line in warnings(found)] or [("warnings", "none")])
+        print()
     return 0
 
 
@@ -51,11 +53,13 @@ def _show(found: "ModelFile") -> None:
     print_table([*_file(found), *_promises(contract)])
     print()
     ports = [("input", port) for port in contract.inputs] + [("output", port) for port in contract.outputs]
-    print_table([("port", "name", "a step", "meaning", "symbols"), *(_port(*entry) for entry in ports)])
+    heading = ("port", "name", "for each", "numbers", "meaning", "symbols", "feeds")
+    print_table([heading, *(_port(*entry) for entry in ports)])
     print()
-    segments = [(segment.name, str(segment.start), str(segment.size)) for segment in contract.segments]
-    print_table([("state segment", "start", "size"), *segments])
-    print()
+    if contract.segments:
+        segments = [(segment.name, str(segment.start), str(segment.size)) for segment in contract.segments]
+        print_table([("state segment", "start", "size"), *segments])
+        print()
     print_table(_provenance(contract))
 
 
@@ -72,20 +76,40 @@ def _file(found: "ModelFile") -> list[tuple[str, str]]:
 
 
 def _promises(contract: "Contract") -> list[tuple[str, str]]:
-    plane = contract.planes[0]
-    invariant = "yes, bit-identical for any batch and any chunking on a CPU" if contract.invariant else "no"
+    cuts = "any batch and any chunking" if contract.kind == "step" else "any batch"
+    invariant = f"yes, bit-identical for {cuts} on a CPU" if contract.invariant else "no"
     return [
         ("contract", f"format {contract.format}, {contract.kind} graph in {contract.form} form"),
         ("task", contract.task),
         ("recurrence", contract.recurrence),
-        ("state", f"{plane.dtype}[{plane.size}] a session, {plane.input} to {plane.output or 'nothing'}"),
-        ("start", "zeros" if contract.initial is None else "a row in the contract"),
-        ("lengths", f"{contract.lengths}, 1 to {contract.max_steps} steps"),
+        *_state(contract),
+        _lengths(contract),
         ("invariant", invariant),
         ("made for", f"{contract.runs_on}, {contract.precision}"),
         ("observed", ", ".join(contract.observed.statistics) if contract.observed else "nothing"),
         ("signature", f"layout {contract.signature.layout}, lineage {contract.signature.lineage}"),
     ]
+
+
+def _state(contract: "Contract") -> list[tuple[str, str]]:
+    if contract.primes is not None:
+        return [("begins", f"sessions of layout {contract.primes.layout}, lineage {contract.primes.lineage}")]
+    if not contract.planes:
+        return [("state", "none: it needs all of its input at once")]
+    planes = [
+        f"{p.dtype}[{p.size}] a session, {p.input} to {p.output}"
+        if p.output
+        else f"{p.input} {p.dtype}[{p.size}], read only"
+        for p in contract.planes
+    ]
+    start = "zeros" if contract.initial is None else "a row in the contract"
+    return [("state", "; ".join(planes)), ("start", start)]
+
+
+def _lengths(contract: "Contract") -> tuple[str, str]:
+    if not contract.lengths:
+        return "nodes", f"1 to {contract.max_steps}, children before their parents"
+    return "lengths", f"{contract.lengths}, 1 to {contract.max_steps} steps"
 
 
 def _provenance(contract: "Contract") -> list[tuple[str, str]]:
@@ -103,7 +127,8 @@ def _port(kind: str, port: "Port") -> tuple[str, ...]:
     symbols = "" if port.vocabulary is None else f"{len(port.vocabulary)}"
     if port.unknown is not None:
         symbols += f", unknown is {port.unknown}"
-    return kind, port.name, f"{port.dtype}{list(port.shape)}", port.meaning, symbols
+    each, numbers = " and ".join(port.axes), f"{port.dtype}{list(port.shape)}"
+    return kind, port.name, each, numbers, port.meaning, symbols, port.feeds or ""
 
 
 def _opsets(found: "ModelFile") -> str:

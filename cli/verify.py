@@ -26,14 +26,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from cli.progress import waiting
     from export.errors import ExportError
-    from export.file import read_model
+    from export.file import read_models
     from export.repository import find_model
     from export.verify import verify_file
 
-    found = read_model(find_model(args.model))
-    with waiting("verifying"):
-        verification = verify_file(found)
-    print_checks(verification)
-    if verification.failures:
-        raise ExportError(f"{found.path}: {verification.failures[0]}")
+    for found in read_models(find_model(args.model)):
+        with waiting("verifying"):
+            verification = verify_file(found)
+        print(found.path)
+        print_checks(verification)
+        if verification.failures:
+            raise ExportError(f"{found.path}: {verification.failures[0]}")
     return 0

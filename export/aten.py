@@ -36,6 +36,10 @@ class Builder(Protocol):
         """Add a node that cuts `x` along an axis into the sizes that the operation gave."""
         ...
 
+    def rank_of_result(self) -> int:
+        """How many axes the operation's result has."""
+        ...
+
     def constant(self, values: Any, dtype: torch.dtype = torch.int64) -> str:
         """Add a constant."""
         ...
@@ -129,6 +133,12 @@ def _to(build: Builder, x: Value, dtype: torch.dtype) -> Value:
     return build.add("Cast", [x], to=build.element_type(dtype))
 
 
+def _transpose(build: Builder, x: Value, one: int, other: int) -> Value:
+    order = list(range(build.rank_of_result()))
+    order[one], order[other] = order[other], order[one]
+    return build.add("Transpose", [x], perm=order)
+
+
 def _layer_norm(
     build: Builder,
     x: Value,
@@ -145,7 +155,9 @@ def _layer_norm(
 
 RULES: dict[Any, Rule] = {
     aten.linear.default: _linear,
+    aten.embedding.default: lambda build, table, tokens, *_: build.add("Gather", [table, tokens], axis=0),
     aten.matmul.default: _named("MatMul"),
+    aten.bmm.default: _named("MatMul"),
     aten.mm.default: _named("MatMul"),
     aten.addmm.default: _addmm,
     aten.add.Tensor: _pair("Add"),
@@ -191,6 +203,7 @@ RULES: dict[Any, Rule] = {
     aten.split_with_sizes.default: _split,
     aten.slice.Tensor: _slice,
     aten.select.int: _select,
+    aten.transpose.int: _transpose,
     aten.unsqueeze.default: lambda build, x, dim: build.add("Unsqueeze", [x, build.constant([dim])]),
     aten.squeeze.dim: lambda build, x, dim: build.add("Squeeze", [x, build.constant([dim])]),
     aten.to.dtype: _to,

@@ -54,7 +54,7 @@ def bare_model(cells: Cells, options: Options = PLAIN) -> onnx.ModelProto:
         signature=Signature(
             layout=layout_hash(recurrence, inputs, outputs, planes, segments), lineage="untrained"
         ),
-    )
+    ).in_oldest_format()
     draft = Draft(half=options.precision == "fp16")
     split_row(draft, segments, contract.arena)
     draft.node("Transpose", [draft.as_real("x")], ["x_TBI"], perm=[1, 0, 2])

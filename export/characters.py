@@ -1,21 +1,20 @@
-"""The step graph of the character task: token in, logits of the next token out."""
+"""The step graph of tasks that read symbols: token in, logits out, of the next token where a text goes on."""
 
 import onnx
 
-from carousel.contract import Contract, Port, Provenance, Signature, layout_hash
+from carousel.contract import Contract, Port
 from export.draft import Draft, as_float32
 from export.errors import ExportError
-from export.layers import add_layers, initial_row, recurrence_of, state_parts, statistics_of
 from export.options import PLAIN, Options
-from export.promises import written_so
-from export.row import join_row, lay_out, plane_of, split_row
+from export.step import add_stack, begin, finish, step_contract
 from model.checkpoint import Checkpoint
 from model.tasks.characters import CharacterModel
-from model.zoneout import Zone, zoneout
 
 TOKENS = "tokens"
-LENGTHS = "lengths"
 LOGITS = "logits"
+_GOES_ON = ("characters", "words", "counting")
+"""Tasks whose outputs are about the next input."""
+_HAS_UNKNOWN = ("characters", "words")
 
 
 def characters_model(checkpoint: Checkpoint, options: Options = PLAIN) -> onnx.ModelProto:
@@ -32,14 +31,11 @@ def characters_model(checkpoint: Checkpoint, options: Options = PLAIN) -> onnx.M
         ExportError: the checkpoint is of another task, or its recurrence has no form in ONNX here.
     """
     contract, model = characters_contract(checkpoint, options), checkpoint.model
-    cells = list(model.stack.by_layer())
-    draft = Draft(half=options.precision == "fp16")
-    split_row(draft, contract.segments, contract.arena)
-    embedded_TBE = _add_embedding(draft, model)
-    output_BTH = add_layers(draft, cells, _zones(model), embedded_TBE, LENGTHS, options)
+    assert isinstance(model, CharacterModel)
+    draft = begin(contract, options)
+    output_BTH = add_stack(draft, model, _add_embedding(draft, model), options)
     _add_head(draft, model, output_BTH)
-    join_row(draft, contract.segments, contract.arena)
-    return draft.to_model(contract)
+    return finish(draft, contract)
 
 
 def characters_contract(checkpoint: Checkpoint, options: Options = PLAIN) -> Contract:
@@ -48,45 +44,22 @@ def characters_contract(checkpoint: Checkpoint, options: Options = PLAIN) -> Con
     Raises:
         ExportError: the checkpoint is of another task.
     """
-    if checkpoint.task != "characters":
-        raise ExportError(f"expected a checkpoint of the task 'characters', got {checkpoint.task!r}")
-    cells = list(checkpoint.model.stack.by_layer())
-    segments = lay_out(state_parts(cells))
-    symbols = checkpoint.vocabulary
-    inputs = (
-        Port(name=TOKENS, dtype="int64", meaning="token", vocabulary=symbols, unknown=checkpoint.unknown),
-    )
+    task, symbols = checkpoint.task, checkpoint.vocabulary
+    if not isinstance(checkpoint.model, CharacterModel):
+        raise ExportError(f"expected a checkpoint of a task that reads symbols, got {task!r}")
+    unknown = checkpoint.unknown if task in _HAS_UNKNOWN else None
+    inputs = (Port(name=TOKENS, dtype="int64", meaning="token", vocabulary=symbols, unknown=unknown),)
     outputs = (
-        Port(name=LOGITS, dtype="float32", shape=(len(symbols),), meaning="logits", vocabulary=symbols),
-    )
-    recurrence = recurrence_of(cells)
-    planes = (plane_of(segments),)
-    return Contract(
-        **written_so(options, statistics_of(cells, _zones(checkpoint.model)) if options.observe else ()),
-        task=checkpoint.task,
-        recurrence=recurrence,
-        inputs=inputs,
-        outputs=outputs,
-        lengths=LENGTHS,
-        planes=planes,
-        segments=segments,
-        initial=initial_row(cells),
-        invariant=False,
-        signature=Signature(
-            layout=layout_hash(recurrence, inputs, outputs, planes, segments), lineage=checkpoint.lineage
-        ),
-        provenance=Provenance(
-            recipe=checkpoint.recipe,
-            data_sha256=checkpoint.data_sha256,
-            metrics=checkpoint.metrics,
-            revision=checkpoint.revision,
-            created=checkpoint.created,
+        Port(
+            name=LOGITS,
+            dtype="float32",
+            shape=(len(symbols),),
+            meaning="logits",
+            vocabulary=symbols,
+            feeds=TOKENS if task in _GOES_ON else None,
         ),
     )
-
-
-def _zones(model: CharacterModel) -> list[Zone | None]:
-    return [zoneout(cell, model.sizes.zoneout, training=False) for cell in model.stack.by_layer()]
+    return step_contract(checkpoint, inputs, outputs, options)
 
 
 def _add_embedding(draft: Draft, model: CharacterModel) -> str:

@@ -1,5 +1,6 @@
 """A graph under construction."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from carousel.contract import Contract
 from carousel.graph import TensorType, graph_inputs, graph_outputs
 from export.element_types import ELEMENT_TYPES
 from export.metadata import set_contract
+from export.walk import bodies_of, names_read
 
 # The newest pair that every runtime in use loads; the defaults of the onnx package are refused by GPU builds, and
 # recurrent operators of opset 22 and later fall back to the CPU without a word on older ones.
@@ -74,29 +76,56 @@ class Draft:
         if self._half:
             self.node("Cast", [computed], [output], to=ELEMENT_TYPES["float32"])
 
-    def to_body(self, name: str, inputs: list[str], outputs: list[str]) -> onnx.GraphProto:
-        """Close the body of a loop, whose inputs and outputs have the shapes that follow from the outer graph."""
+    def to_body(
+        self, name: str, inputs: list[str], outputs: list[str], integers: Collection[str] = ()
+    ) -> onnx.GraphProto:
+        """Close the body of a loop, whose inputs and outputs have the shapes that follow from the outer graph.
+
+        Args:
+            name: Of the body.
+            inputs: Names.
+            outputs: Names.
+            integers: Those of them that are int64; the others are what is computed in.
+        """
+        whole = ELEMENT_TYPES["int64"]
         ports = [
-            [helper.make_tensor_value_info(one, self.real, None) for one in names]
+            [
+                helper.make_tensor_value_info(one, whole if one in integers else self.real, None)
+                for one in names
+            ]
             for names in (inputs, outputs)
         ]
         return helper.make_graph(self._nodes, name, *ports)
 
     def to_model(self, contract: Contract) -> onnx.ModelProto:
-        """Close the graph: its inputs and outputs are those of the contract, which goes into the metadata."""
+        """Close the graph: its inputs and outputs are those of the contract, which goes into the metadata.
+
+        What no output needs is left out.
+        """
+        outputs = graph_outputs(contract)
         graph = helper.make_graph(
-            self._nodes,
+            self._needed(set(outputs)),
             contract.task,
             [_value_info(name, tensor) for name, tensor in graph_inputs(contract).items()],
-            [_value_info(name, tensor) for name, tensor in graph_outputs(contract).items()],
-            list(self._weights.values()),
+            [_value_info(name, tensor) for name, tensor in outputs.items()],
         )
+        read = set(names_read(graph))
+        graph.initializer.extend(weight for name, weight in self._weights.items() if name in read)
         opset = helper.make_opsetid("", OPSET)
         model = helper.make_model(
             graph, producer_name="carousel", ir_version=IR_VERSION, opset_imports=[opset]
         )
         set_contract(model, contract)
         return model
+
+    def _needed(self, wanted: set[str]) -> list[onnx.NodeProto]:
+        """The nodes that something wanted comes from, in order."""
+        needed: list[onnx.NodeProto] = []
+        for node in reversed(self._nodes):
+            if wanted.intersection(node.output):
+                needed.append(node)
+                wanted.update(node.input, *(names_read(body) for body in bodies_of(node)))
+        return needed[::-1]
 
 
 def as_float32(weight: Tensor) -> NDArray[np.float32]:

@@ -12,11 +12,11 @@ from carousel.contract import Contract, ContractError
 from carousel.graph import TensorType, disagreements
 from export.element_types import ELEMENT_TYPES
 from export.errors import ExportError
+from export.external import LARGEST_BYTES, external_files
 from export.metadata import contract_of
+from export.repository import MODEL_FILE, PRIMING_FILE
 from export.walk import nodes_of
 
-# A protobuf message ends at 2 GiB; beyond it, weights would have to lie in a second file.
-LARGEST_BYTES = 2**31 - 1
 _DTYPES = {element: dtype for dtype, element in ELEMENT_TYPES.items()}
 _FLOATS = {ELEMENT_TYPES[dtype] for dtype in ("float16", "float32", "float64")}
 
@@ -27,6 +27,7 @@ class ModelFile:
 
     path: Path
     size_bytes: int
+    """With the weights that lie beside it."""
     model: onnx.ModelProto
     contract: Contract
 
@@ -43,10 +44,10 @@ class ModelFile:
 
 
 def read_model(path: Path) -> ModelFile:
-    """Read a file and hold its graph against its contract. Weights in other files are not looked at.
+    """Read a file and hold its graph against its contract. Weights in other files have to be there, but are not read.
 
     Raises:
-        ExportError: the file is no ONNX model.
+        ExportError: the file is no ONNX model, or its weights are not beside it.
         ContractError: it carries no contract, a damaged one, or one that its graph does not keep.
         OSError: it cannot be read.
     """
@@ -68,7 +69,27 @@ def read_model(path: Path) -> ModelFile:
     problems = disagreements(contract, *graph_types(model))
     if problems:
         raise ContractError(f"{path}: contract and graph disagree: {problems[0]}")
-    return ModelFile(path, size, model, contract)
+    beside = external_files(model, path.parent)
+    return ModelFile(path, size + sum(file.stat().st_size for file in beside), model, contract)
+
+
+def read_models(path: Path) -> list[ModelFile]:
+    """Read a file and, beside a step graph that has one, the graph that its sessions begin with.
+
+    Raises:
+        ContractError: the two do not belong together.
+    """
+    found, beside = read_model(path), path.parent / PRIMING_FILE
+    if path.name != MODEL_FILE or not beside.is_file():
+        return [found]
+    priming = read_model(beside)
+    planes = [(plane.input, plane.dtype, (plane.size,)) for plane in found.contract.planes]
+    given = [(port.name, port.dtype, port.shape) for port in priming.contract.outputs]
+    if priming.contract.primes != found.contract.signature or planes != given:
+        raise ContractError(
+            f"{beside}: expected the graph that begins sessions of {path}, got one for another model"
+        )
+    return [found, priming]
 
 
 def graph_types(model: onnx.ModelProto) -> tuple[dict[str, TensorType], dict[str, TensorType]]:

@@ -24,6 +24,9 @@ from model.cells.rnn import RNN
 _LSTM = ("input", "output", "forget", "candidate")
 _GRU = ("update", "reset", "candidate")
 
+_SMALL_UNITS = 128
+"""Up to here a gate more costs less than a Scan: `carousel bench export`."""
+
 
 class Operator(NamedTuple):
     """One layer as one operator."""
@@ -44,9 +47,9 @@ def operator_of(cell: Any, options: Options) -> Operator | None:
     """The operator that computes what a cell computes; None where there is none, or none that is better than a Scan.
 
     On CUDA an operator with peepholes, the GRU that resets before, and the RNN with relu are run by the CPU's kernel,
-    states and inputs copied there and back. On the CPU the coupled cell would have a fourth gate that is one minus
-    another, and the operator RNN gives other bits in other batches. An operator does not tell what its gates do, and
-    has no weights of 8 bits. See docs/adr/0004-export.md.
+    states and inputs copied there and back. For the coupled cell an operator computes a fourth gate that is one minus
+    another; on the CPU that pays for few units alone. There the operator RNN gives other bits in other batches. An
+    operator does not tell what its gates do, and has no weights of 8 bits. See docs/adr/0004-export.md.
     """
     if options.observe or options.precision == "int8-weights":
         return None
@@ -56,7 +59,7 @@ def operator_of(cell: Any, options: Options) -> Operator | None:
     if kind is PeepholeLSTM and target == "cpu":
         peepholes = (cell.peephole_input, cell.peephole_output, cell.peephole_forget)
         return _gated(cell, "LSTM", _LSTM)._replace(P=as_float32(torch.cat(peepholes)))
-    if kind is CoupledLSTM and target == "cuda":
+    if kind is CoupledLSTM and (target == "cuda" or cell.units <= _SMALL_UNITS):
         return _gated(cell, "LSTM", ("-forget", "output", "forget", "candidate"))
     if kind is GRU:
         return _gru(cell, target)
@@ -66,7 +69,14 @@ def operator_of(cell: Any, options: Options) -> Operator | None:
 
 
 def add_fused(
-    draft: Draft, operator: Operator, parts: Sequence[str], layer: str, x_TBI: str, lengths: str
+    draft: Draft,
+    operator: Operator,
+    parts: Sequence[str],
+    layer: str,
+    x_TBI: str,
+    lengths: str,
+    *,
+    from_end: bool = False,
 ) -> str:
     """Add one layer. It reads and leaves the parts of its state as `export.row` names them.
 
@@ -77,6 +87,7 @@ def add_fused(
         layer: What the names begin with.
         x_TBI: Name of the inputs `[T, B, I]`, float32.
         lengths: Name of the steps of each row `[B]`, int32; a row's state stops at its length.
+        from_end: Read every row from its last step to its first.
 
     Returns:
         Name of the outputs `[T, B, H]`, zero beyond a row's length.
@@ -93,7 +104,8 @@ def add_fused(
     if operator.P is not None:
         inputs.append(draft.weight(f"{layer}.P", operator.P[None]))
     after = [f"{next_of(name)}_1BH" for name in parts]
-    draft.node(operator.kind, inputs, [f"{layer}.output_T1BH", *after], **operator.attributes)
+    attributes = operator.attributes | ({"direction": "reverse"} if from_end else {})
+    draft.node(operator.kind, inputs, [f"{layer}.output_T1BH", *after], **attributes)
     for name in map(next_of, parts):
         draft.node("Squeeze", [f"{name}_1BH", first], [name])
     directions = draft.weight("directions_axis", np.array([1]))

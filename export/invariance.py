@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carousel.contract import Contract, Port
+from export.packing import Ports, packed
 from export.report import Check
 from export.runtime import Inputs, Lengths, OnnxStep, Values
 
@@ -31,15 +32,9 @@ class Work:
 
 
 def invariance_checks(run: OnnxStep, contract: Contract, rng: np.random.Generator) -> tuple[Check, ...]:
-    """Play the same work along different plans and count the numbers that differ in any bit.
-
-    Returns:
-        Nothing for a graph of several inputs or outputs, which nobody here makes.
-    """
-    if len(contract.inputs) + len(contract.outputs) > 2:
-        return ()
-    port = contract.inputs[0]
-    work = make_work(rng.integers(1, STEPS + 1, ROWS), port, contract.state_size, rng)
+    """Play the same work along different plans and count the numbers that differ in any bit."""
+    ports, row_size = contract.inputs, sum(plane.size for plane in contract.planes)
+    work = make_work(rng.integers(1, STEPS + 1, ROWS), ports, row_size, rng)
     plans: dict[str, Plan] = {
         "ragged batch = each row alone": together,
         "single steps in batches = each row alone": a_step_each,
@@ -49,16 +44,18 @@ def invariance_checks(run: OnnxStep, contract: Contract, rng: np.random.Generato
         f"random batches and chunks ({k + 1}) = each row alone": shuffled(rng, STEPS) for k in range(SHUFFLES)
     }
     alone = play(run, work, one_after_another)
-    checks = [_compare(name, alone, play(run, work, plan)) for name, plan in plans.items()]
-    long = make_work(np.array([contract.max_steps]), port, contract.state_size, rng)
+    checks = [compare_bits(name, alone, play(run, work, plan)) for name, plan in plans.items()]
+    long = make_work(np.array([contract.max_steps]), ports, row_size, rng)
     whole, chunks = play(run, long, together), play(run, long, shuffled(rng, LONG_CHUNK))
-    return (*checks, _compare(f"{contract.max_steps} steps in chunks = in one run", whole, chunks))
+    return (*checks, compare_bits(f"{contract.max_steps} steps in chunks = in one run", whole, chunks))
 
 
-def make_work(steps: NDArray[np.integer], port: Port, state_size: int, rng: np.random.Generator) -> Work:
+def make_work(steps: NDArray[np.integer], ports: Ports, row_size: int, rng: np.random.Generator) -> Work:
     """Random inputs and random starts; `steps [R]` says how many steps each row has."""
-    inputs = [_drawn(port, int(count), rng) for count in steps]
-    return Work(inputs, rng.uniform(-1, 1, (len(inputs), state_size)).astype(np.float32))
+    inputs = [
+        packed(ports, {port.name: drawn(port, int(count), rng)[None] for port in ports})[0] for count in steps
+    ]
+    return Work(inputs, rng.uniform(-1, 1, (len(inputs), row_size)).astype(np.float32))
 
 
 def play(run: OnnxStep, work: Work, plan: Plan) -> list[Values]:
@@ -115,13 +112,15 @@ def shuffled(rng: np.random.Generator, longest: int) -> Plan:
     return plan
 
 
-def _drawn(port: Port, steps: int, rng: np.random.Generator) -> Inputs:
-    if port.vocabulary is not None:
+def drawn(port: Port, steps: int, rng: np.random.Generator) -> Inputs:
+    """Random numbers for a port, `[steps, *shape]`."""
+    if port.vocabulary is not None and "float" not in port.dtype:
         return rng.integers(len(port.vocabulary), size=(steps, *port.shape)).astype(port.dtype)
     return rng.uniform(-1, 1, (steps, *port.shape)).astype(port.dtype)
 
 
-def _compare(name: str, expected: list[Values], actual: list[Values]) -> Check:
+def compare_bits(name: str, expected: list[Values], actual: list[Values]) -> Check:
+    """Count the numbers that differ in any bit."""
     pairs = [(_bits(e), _bits(a)) for e, a in zip(expected, actual, strict=True)]
     differing = sum(int((e != a).sum()) for e, a in pairs)
     return Check(name, differing, 0, f"of {sum(e.size for e, _ in pairs)} numbers")

@@ -78,13 +78,11 @@ def add_layers(
             x_TBI = add_fused(draft, operator, parts, layer, x_TBI, lengths)
         return _turned(draft, x_TBI)
     add_last_steps(draft, lengths)
-    y_BTH = ""
     for layer, cell, zone in zip(layers, cells, zones, strict=True):
-        below_TBI = _turned(draft, y_BTH) if y_BTH else x_TBI
-        y_BTH = add_scan(draft, cell, zone, layer, below_TBI, observe=options.observe)
+        x_TBI = add_scan(draft, cell, zone, layer, x_TBI, observe=options.observe)
     if options.observe:
         add_means(draft, list(map(observed_of, layers)), LENGTHS64, OBSERVED)
-    return y_BTH
+    return _turned(draft, x_TBI)
 
 
 def _turned(draft: Draft, value: str) -> str:

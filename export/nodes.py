@@ -71,6 +71,10 @@ class Nodes:
         self._draft.node(operator_, [x.name, sizes], [value.name for value in values], axis=axis)
         return values
 
+    def rank_of_result(self) -> int:
+        """How many axes the operation's result has."""
+        return len(self._node.meta["val"].shape)
+
     def constant(self, values: Any, dtype: torch.dtype = torch.int64) -> str:
         """Add a constant."""
         return self._name(torch.as_tensor(values).to(dtype))

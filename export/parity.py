@@ -1,6 +1,6 @@
 """Does the graph compute what the model computed in PyTorch?"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from carousel.contract import Contract
 from export.report import Check
-from export.runtime import Lengths, OnnxStep, Tokens, TorchStep, Values, one_torch_thread
-from model.tasks.characters import CharacterModel
+from export.runtime import Inputs, Lengths, OnnxStep, Step, TorchStep, Values, one_torch_thread
+from model.tasks.numbers import NumberModel
+from model.tasks.step_model import StepModel
+
+Draw = Callable[[int, int], Inputs]
 
 # Both sides round to float32 (6e-8) in sums of hundreds of terms, in other orders, and carry the result on.
 TOLERANCE = 1e-5
@@ -28,9 +31,9 @@ _KINDS = ("outputs", "states")
 
 
 class Case(NamedTuple):
-    """One batch: tokens `[B, T]`, lengths `[B]`, rows at the start `[B, S]`."""
+    """One batch: tokens `[B, T]` or numbers `[B, T, n]`, lengths `[B]`, rows at the start `[B, S]`."""
 
-    tokens_BT: Tokens
+    inputs_BT: Inputs
     lengths_B: Lengths
     rows_BS: NDArray[np.float32]
 
@@ -44,56 +47,82 @@ class Distances(NamedTuple):
 
 
 def parity_checks(
-    run: OnnxStep, model: CharacterModel, contract: Contract, rng: np.random.Generator
+    run: OnnxStep, model: StepModel, contract: Contract, rng: np.random.Generator
 ) -> tuple[Check, ...]:
     """Compare outputs and states with PyTorch in float32, then tell how far both are from float64."""
     single = TorchStep(model, contract.segments, torch.float32)
     double = TorchStep(model, contract.segments, torch.float64)
     with one_torch_thread():
+        draw = drawing(model, contract, rng)
         cases = {
-            "random tokens": list(random_cases(contract, rng)),
-            "text the model writes": [own_text_case(single, contract, rng)],
-            f"{contract.max_steps} steps": [long_case(contract, rng)],
+            f"random {draw.__name__}": list(random_cases(contract, draw, rng)),
+            f"{contract.max_steps} steps": [long_case(contract, draw, rng)],
         }
+        if draw.__name__ == "tokens":
+            cases["text the model writes"] = [
+                own_text_case(single, contract, _rows(contract, OWN_TEXTS, 0.0, rng), rng)
+            ]
         found = {name: distances(run, single, double, these) for name, these in cases.items()}
+    return table(found)
+
+
+def table(found: Mapping[str, Distances]) -> tuple[Check, ...]:
+    """Judge how far the graph is from PyTorch in float32 in each kind of cases, and tell how far from float64 in all."""
     judged = [check for name, these in found.items() for check in _judged(name, these)]
     return (*judged, *_told(list(found.values())))
 
 
-def random_cases(contract: Contract, rng: np.random.Generator) -> Iterator[Case]:
-    """Random tokens, ragged, from zero and from random states; the first row always has the full length."""
+def drawing(model: StepModel, contract: Contract, rng: np.random.Generator) -> Draw:
+    """How to draw inputs for B rows of T steps: tokens, or numbers about as large as those that were learnt from."""
+
+    def tokens(batch: int, steps: int) -> Inputs:
+        return rng.integers(_symbols(contract), size=(batch, steps), dtype=np.int64)
+
+    def numbers(batch: int, steps: int) -> Inputs:
+        assert isinstance(model, NumberModel)
+        center_I, scale_I = model.center_in.numpy(), model.scale_in.numpy()
+        size = (batch, steps, len(center_I))
+        return (center_I + scale_I * rng.standard_normal(size)).astype(np.float32)
+
+    return numbers if isinstance(model, NumberModel) else tokens
+
+
+def random_cases(contract: Contract, draw: Draw, rng: np.random.Generator) -> Iterator[Case]:
+    """Random inputs, ragged, from zero and from random states; the first row always has the full length."""
     for batch, steps in SHAPES:
         for spread in (0.0, 1.0):
-            tokens = rng.integers(_symbols(contract), size=(batch, steps), dtype=np.int64)
+            inputs = draw(batch, steps)
             lengths = rng.integers(1, steps + 1, batch, dtype=np.int32)
             lengths[0] = steps
-            yield Case(tokens, lengths, _rows(contract, batch, spread, rng))
+            yield Case(inputs, lengths, _rows(contract, batch, spread, rng))
 
 
-def own_text_case(step: TorchStep, contract: Contract, rng: np.random.Generator) -> Case:
-    """What the model itself writes: as close to its data as can be had without the data."""
-    rows, ones = _rows(contract, OWN_TEXTS, 0.0, rng), np.ones(OWN_TEXTS, dtype=np.int32)
-    tokens = [rng.integers(_symbols(contract), size=(OWN_TEXTS, 1), dtype=np.int64)]
-    carried: Values = rows
+def own_text_case(
+    step: Step, contract: Contract, rows_BS: NDArray[np.float32], rng: np.random.Generator
+) -> Case:
+    """What the model itself writes from some rows on: as close to its data as can be had without the data."""
+    ones = np.ones(len(rows_BS), dtype=np.int32)
+    tokens = [rng.integers(_symbols(contract), size=(len(rows_BS), 1), dtype=np.int64)]
+    carried: Values = rows_BS
     for _ in range(OWN_TEXT_STEPS - 1):
         outputs, carried = step(tokens[-1], ones, carried)
         # The largest of the logits and Gumbel noise is a draw from their softmax.
         tokens.append((outputs + rng.gumbel(size=outputs.shape)).argmax(axis=-1))
-    lengths = np.full(OWN_TEXTS, OWN_TEXT_STEPS, dtype=np.int32)
-    return Case(np.concatenate(tokens, axis=1), lengths, rows)
+    lengths = np.full(len(rows_BS), OWN_TEXT_STEPS, dtype=np.int32)
+    return Case(np.concatenate(tokens, axis=1), lengths, rows_BS)
 
 
-def long_case(contract: Contract, rng: np.random.Generator) -> Case:
+def long_case(contract: Contract, draw: Draw, rng: np.random.Generator) -> Case:
     """One row of as many steps as the contract allows."""
-    tokens = rng.integers(_symbols(contract), size=(1, contract.max_steps), dtype=np.int64)
-    return Case(tokens, np.array([contract.max_steps], dtype=np.int32), _rows(contract, 1, 0.0, rng))
+    inputs = draw(1, contract.max_steps)
+    return Case(inputs, np.array([contract.max_steps], dtype=np.int32), _rows(contract, 1, 0.0, rng))
 
 
-def distances(run: OnnxStep, single: TorchStep, double: TorchStep, cases: list[Case]) -> Distances:
+def distances(run: Step, single: Step, double: Step, cases: list[Case]) -> Distances:
     """Run all cases on the graph, on torch in float32 and in float64; outputs count within the lengths only."""
     found = []
     for case in cases:
-        real_BT = np.arange(case.tokens_BT.shape[1]) < case.lengths_B[:, None]
+        real_BT = np.arange(case.inputs_BT.shape[1]) < case.lengths_B[:, None]
         ours, theirs, exact = (
             (outputs_BTV[real_BT], rows_BS)
             for outputs_BTV, rows_BS in (run(*case), single(*case), double(*case))

@@ -5,7 +5,7 @@ import onnx
 from export.characters import characters_model
 from export.errors import ExportError
 from export.metadata import contract_of, set_contract
-from export.options import Options
+from export.options import PLAIN, Options
 from export.quantise import int8_dynamic, int8_weights
 from model.checkpoint import Checkpoint
 
@@ -27,6 +27,19 @@ def refuse_what_cannot_be(options: Options) -> None:
         raise ExportError(
             "int8-dynamic has one scale for a whole batch, so that sessions change each other's results: "
             "expected --allow-batch-dependent with it, or --precision int8-weights"
+        )
+
+
+def refuse_all_but_plain(options: Options) -> None:
+    """Hold options against graphs that are written in one way alone.
+
+    Raises:
+        ExportError: something else was asked for.
+    """
+    if options != PLAIN:
+        raise ExportError(
+            "whole-input graphs and encoder-decoders are written in one way: expected no --precision, no --observe, "
+            "and of an encoder-decoder no --for"
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from carousel.contract import Arena, Observed
+from carousel.contract import FORMAT, Arena, Observed
 from export.layers import OBSERVED
 from export.options import Options
 
@@ -10,13 +10,13 @@ ARENA = Arena(read_rows="read_rows", write_rows="write_rows")
 
 
 def written_so(options: Options, statistics: tuple[str, ...]) -> dict[str, Any]:
-    """Fields of a contract; none for a plain export, which stays in format 1.
+    """Fields of a contract, which says at its end in which format it can be written.
 
     Args:
         options: How the graph is written.
         statistics: What is observed; nothing: it is not.
     """
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"format": FORMAT}
     if options.target == "cuda":
         fields |= {"form": "arena", "arena": ARENA, "runs_on": "cuda"}
     if options.precision != "fp32":
@@ -25,4 +25,4 @@ def written_so(options: Options, statistics: tuple[str, ...]) -> dict[str, Any]:
         fields["batch_dependent"] = True
     if statistics:
         fields["observed"] = Observed(output=OBSERVED, statistics=statistics)
-    return fields and {"format": 2, **fields}
+    return fields

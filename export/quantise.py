@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from export.structure import RUNTIME_DOMAIN
-from export.walk import bodies_of
+from export.walk import bodies_of, names_read
 
 _SMALLEST_BLOCK, _BLOCK = 16, 64
 _ZERO = 128
@@ -32,7 +32,7 @@ def int8_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     weights = {weight.name: weight for weight in quantised.graph.initializer}
     made: dict[str, onnx.TensorProto] = {}
     _replace_products(quantised.graph, weights, made)
-    used = set(_read(quantised.graph))
+    used = set(names_read(quantised.graph))
     kept = [weight for weight in (*weights.values(), *made.values()) if weight.name in used]
     del quantised.graph.initializer[:]
     quantised.graph.initializer.extend(kept)
@@ -101,8 +101,3 @@ def rounded(W_KN: NDArray[np.float32], block: int) -> tuple[NDArray[np.uint8], N
     scales = np.abs(blocks).max(axis=2) / (_ZERO - 1)
     steps = blocks / np.where(scales, scales, 1)[:, :, None]
     return (np.rint(steps) + _ZERO).astype(np.uint8), scales.astype(np.float32)
-
-
-def _read(graph: onnx.GraphProto) -> list[str]:
-    inside = [name for node in graph.node for body in bodies_of(node) for name in _read(body)]
-    return [*inside, *(name for node in graph.node for name in node.input)]

@@ -1,6 +1,6 @@
 """What verification found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,14 @@ class Verification:
     """Without these no file is written."""
     invariance: tuple[Check, ...]
     """These decide what the contract says about bit-identical results."""
+
+    def joined(self, other: "Verification", name: str) -> "Verification":
+        """This one and another, whose checks get a name in front."""
+        required, invariance = (
+            tuple(replace(check, check=f"{name}: {check.check}") for check in checks)
+            for checks in (other.required, other.invariance)
+        )
+        return Verification((*self.required, *required), (*self.invariance, *invariance))
 
     @property
     def failures(self) -> tuple[Check, ...]:

@@ -1,4 +1,7 @@
-"""The folder of models on disk, as Triton lays it out: NAME/VERSION/model.onnx."""
+"""The folder of models on disk, as Triton lays it out: NAME/VERSION/model.onnx.
+
+Beside it there may be weights that are too many for one file, and the graph that its sessions begin with.
+"""
 
 import contextlib
 import errno
@@ -6,11 +9,13 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from export.errors import ExportError
 
 MODEL_FILE = "model.onnx"
+PRIMING_FILE = "priming.onnx"
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,128}")
 
 
@@ -38,11 +43,15 @@ def new_version(folder: Path, version: int | None) -> Path:
     return target
 
 
-def place(content: bytes, target: Path) -> Path:
+def place(files: Mapping[str, Iterable[bytes]], target: Path) -> Path:
     """Write a version in one go: it is there as a whole or not at all, whatever happens meanwhile.
 
+    Args:
+        files: What is in each file, in parts, by its name; one is `MODEL_FILE`.
+        target: The version's folder.
+
     Returns:
-        The file.
+        The model's file.
 
     Raises:
         ExportError: another export was faster with the same version.
@@ -51,7 +60,7 @@ def place(content: bytes, target: Path) -> Path:
     # On the same file system as the target, and hidden: readers take folders with numbers for names.
     staging = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
-        _write(content, staging)
+        _write(files, staging)
         staging.rename(target)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -86,12 +95,13 @@ def versions(folder: Path) -> list[int]:
     return [int(entry.name) for entry in folder.iterdir() if re.fullmatch(r"[1-9][0-9]*", entry.name)]
 
 
-def _write(content: bytes, folder: Path) -> None:
+def _write(files: Mapping[str, Iterable[bytes]], folder: Path) -> None:
     folder.mkdir()
-    with (folder / MODEL_FILE).open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    for name, parts in files.items():
+        with (folder / name).open("wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
     _sync(folder)
 
 

@@ -17,12 +17,12 @@ from export.trace import Traced, trace
 from model.cells.cell import Cell
 from model.zoneout import Zone
 
-LAST_STEPS = "last_steps_B1"
+LAST_STEPS = "last_steps_B2"
 LENGTHS64 = "lengths64_B"
 
 
 def add_last_steps(draft: Draft, lengths: str) -> None:
-    """Add `LAST_STEPS` `[B, 1]`, int64: where along time each row has its last step.
+    """Add `LAST_STEPS` `[B, 2]`, int64: of each row its last step and its number, where `[T, B, n]` has its last state.
 
     Args:
         draft: Where the nodes go.
@@ -30,7 +30,14 @@ def add_last_steps(draft: Draft, lengths: str) -> None:
     """
     draft.node("Cast", [lengths], [LENGTHS64], to=ELEMENT_TYPES["int64"])
     draft.node("Sub", [LENGTHS64, draft.weight("lengths.one", np.array(1))], ["last_steps_B"])
-    draft.node("Unsqueeze", ["last_steps_B", draft.weight("lengths.column", np.array([1]))], [LAST_STEPS])
+    draft.node("Shape", [lengths], ["rows_1"])
+    draft.node("Squeeze", ["rows_1"], ["rows"])
+    zero, one = (draft.weight(f"lengths.{name}", np.array(n)) for name, n in (("zero", 0), ("one", 1)))
+    draft.node("Range", [zero, "rows", one], ["rows_B"])
+    column = draft.weight("lengths.column", np.array([1]))
+    for name in ("last_steps_B", "rows_B"):
+        draft.node("Unsqueeze", [name, column], [f"{name}1"])
+    draft.node("Concat", ["last_steps_B1", "rows_B1"], [LAST_STEPS], axis=1)
 
 
 def add_scan(
@@ -50,7 +57,7 @@ def add_scan(
         observe: Leave `observed_of(layer)` `[B, T, K]`, too.
 
     Returns:
-        Name of the outputs `[B, T, H]`. They say nothing beyond a row's length.
+        Name of the outputs `[T, B, H]`. They say nothing beyond a row's length.
 
     Raises:
         ExportError: a step cannot be traced, or does what has no form in ONNX here.
@@ -60,9 +67,9 @@ def add_scan(
     hoisted = Nodes(draft, f"{layer}.", owner, traced.constants, {traced.x: x_TBI})
     (projected_TBP,) = hoisted.write([traced.all_projected])
     before = [f"{layer}.{part}" for part in cell.initial_state(1)._asdict()]
-    kept = {traced.output: f"{layer}.output_BTH"}  # each value once, though the output is mostly a part, too
+    kept = {traced.output: f"{layer}.output_TBH"}  # each value once, though the output is mostly a part, too
     for name, part in zip(before, traced.after, strict=True):
-        kept.setdefault(part, f"{name}.kept_BTn")
+        kept.setdefault(part, f"{name}.kept_TBn")
     if traced.observed is not None:
         kept[traced.observed] = observed_of(layer)
     draft.node(
@@ -70,11 +77,12 @@ def add_scan(
         [*before, projected_TBP],
         [*(f"{name}.last" for name in before), *kept.values()],
         num_scan_inputs=1,
-        scan_output_axes=[1] * len(kept),
+        # Time first, as a Scan makes them: another order would be a copy of everything at its end.
+        scan_output_axes=[int(value is traced.observed) for value in kept],
         body=_body(draft, traced, owner, f"{layer}.step", tuple(kept)),
     )
     for name, part in zip(before, traced.after, strict=True):
-        draft.node("GatherND", [kept[part], LAST_STEPS], [next_of(name)], batch_dims=1)
+        draft.node("GatherND", [kept[part], LAST_STEPS], [next_of(name)])
     return kept[traced.output]
 
 

@@ -67,13 +67,16 @@ class _Pieces(nn.Module):
         return output, gates, after
 
 
-def trace(cell: Cell[Any, Any], zone: Zone | None, *, observe: bool = False) -> Traced:
+def trace(
+    cell: Cell[Any, Any], zone: Zone | None, *, observe: bool = False, before: Sequence[Tensor] | None = None
+) -> Traced:
     """Trace one step of a cell and what it does for all steps at once.
 
     Args:
         cell: Written in the style of `model.cells`; traced as in evaluation.
         zone: What zoneout makes of a step; None: nothing.
         observe: Trace `export.observe.statistics`, too.
+        before: The parts of the state before a step, of one row `[...]`; None: as the initial state.
 
     Raises:
         ExportError: PyTorch cannot, as when a step branches on the numbers that it computes.
@@ -82,7 +85,8 @@ def trace(cell: Cell[Any, Any], zone: Zone | None, *, observe: bool = False) -> 
     x_TBI = torch.zeros(_STEPS, _ROWS, cell.input_size)
     T, B = Dim("T"), Dim("B")
     with torch.no_grad():
-        state = tuple(cell.initial_state(_ROWS))
+        parts = tuple(cell.initial_state(1)) if before is None else [part.unsqueeze(0) for part in before]
+        state = tuple(part.expand(_ROWS, *part.shape[1:]) for part in parts)
         arguments = (x_TBI, cell.inputs(x_TBI[0]), *(part.clone() for part in state))
         shapes = ({0: T, 1: B}, {0: B}, tuple({0: B} for _ in state))
         try:
@@ -102,16 +106,26 @@ def one_step_statistics(cell: Cell[Any, Any], zone: Zone | None) -> tuple[str, .
         return tuple(statistics(gates, after))
 
 
-def _told_apart(program: ExportedProgram, observe: bool) -> Traced:
-    signature = program.graph_signature
+def constants_of(program: ExportedProgram) -> dict[str, Tensor]:
+    """Weights, and tensors that were made on the way, by the name of their placeholder."""
     tensors = {**program.state_dict, **program.constants}
-    constants = {
-        spec.arg.name: tensors[spec.target] for spec in signature.input_specs if spec.target is not None
-    }
-    x, projected, *state = signature.user_inputs
+    specs = program.graph_signature.input_specs
+    return {spec.arg.name: tensors[spec.target] for spec in specs if spec.target is not None}
+
+
+def _told_apart(program: ExportedProgram, observe: bool) -> Traced:
+    x, projected, *state = program.graph_signature.user_inputs
     (results,) = next(node for node in program.graph.nodes if node.op == "output").args
     all_projected, output, *after = results
     observed = after.pop() if observe else None
     return Traced(
-        program.graph, constants, x, projected, tuple(state), all_projected, output, tuple(after), observed
+        program.graph,
+        constants_of(program),
+        x,
+        projected,
+        tuple(state),
+        all_projected,
+        output,
+        tuple(after),
+        observed,
     )

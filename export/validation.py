@@ -12,7 +12,7 @@ from export.report import Check
 from export.runtime import OnnxStep
 from model.checkpoint import Checkpoint
 from model.data.corpus import load_corpus
-from model.recipe import Recipe
+from model.recipe import Recipe, TextRecipe
 
 STREAMS, STEPS, CHUNKS = 32, 64, 16
 """As much of the held-out text as is read, side by side: 32768 characters."""
@@ -24,10 +24,13 @@ def held_out(checkpoint: Checkpoint) -> NDArray[np.int64]:
     """The held-out text of a checkpoint's recipe, tokens `[N]`.
 
     Raises:
-        ExportError: it is not the text that the model was trained with.
+        ExportError: it is no text, or not the one that the model was trained with.
         CarouselError: it cannot be read.
     """
-    corpus = load_corpus(Recipe.from_document(checkpoint.recipe).data)
+    recipe = Recipe.from_document(checkpoint.recipe)
+    if not isinstance(recipe, TextRecipe):
+        raise ExportError(f"task {recipe.task}: expected --precision fp32, less is measured on texts only")
+    corpus = load_corpus(recipe.data)
     if corpus.sha256 != checkpoint.data_sha256:
         raise ExportError(
             f"expected the text that the model was trained with, sha256 {checkpoint.data_sha256}: "

@@ -2,10 +2,12 @@
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 
 from carousel.contract import Contract
 from export.errors import ExportError
+from export.external import fetch_weights
 from export.file import ModelFile
 from export.invariance import invariance_checks
 from export.metadata import contract_of
@@ -15,13 +17,16 @@ from export.runtime import OnnxStep
 from export.structure import structure_checks
 from export.timing import time_ratio
 from export.validation import metric_check
-from model.tasks.characters import CharacterModel
+from export.whole import Whole
+from export.whole_checks import whole_invariance, whole_parity
+from export.whole_runs import OnnxWhole, TorchWhole
+from model.tasks.step_model import StepModel
 
 _SEED = 0
 _SPEED_ROWS = 16
 
 
-def verify(model: onnx.ModelProto, contract: Contract, reference: CharacterModel) -> Verification:
+def verify(model: onnx.ModelProto, contract: Contract, reference: StepModel) -> Verification:
     """Measure a step graph: alone, against the PyTorch model it was made from, and against itself.
 
     Args:
@@ -35,6 +40,23 @@ def verify(model: onnx.ModelProto, contract: Contract, reference: CharacterModel
     run, rng = OnnxStep(model, contract), np.random.default_rng(_SEED)
     parity = parity_checks(run, reference, contract, rng)
     return Verification((*structure, *parity), invariance_checks(run, contract, rng))
+
+
+def verify_whole(model: onnx.ModelProto, contract: Contract, whole: Whole) -> Verification:
+    """Measure a whole-input graph: alone, against the PyTorch network it was made from, and against itself.
+
+    Args:
+        model: The graph, weights inside.
+        contract: What it is to promise.
+        whole: The network.
+    """
+    structure = structure_checks(model, contract)
+    if not all(check.passed for check in structure):
+        return Verification(structure, ())
+    run, rng = OnnxWhole(model, contract), np.random.default_rng(_SEED)
+    single, double = (TorchWhole(whole, dtype) for dtype in (torch.float32, torch.float64))
+    parity = whole_parity(run, single, double, contract, rng)
+    return Verification((*structure, *parity), whole_invariance(run, contract, rng))
 
 
 def verify_rounded(
@@ -81,12 +103,16 @@ def verify_file(found: ModelFile) -> Verification:
         What was measured. Where the contract says `invariant`, the comparisons are among the required checks.
     """
     model, contract = found.model, found.contract
+    fetch_weights(model, found.path.parent)
     structure = structure_checks(model, contract)
     if not all(check.passed for check in structure):
         return Verification(structure, ())
+    rng = np.random.default_rng(_SEED)
     try:
-        run = OnnxStep(model, contract)
-        compared = invariance_checks(run, contract, np.random.default_rng(_SEED))
+        if contract.kind == "step":
+            compared = invariance_checks(OnnxStep(model, contract), contract, rng)
+        else:
+            compared = whole_invariance(OnnxWhole(model, contract), contract, rng)
     except Exception as error:  # onnxruntime's exceptions have no common base but this
         line = " ".join(str(error).split())
         raise ExportError(f"{found.path}: onnxruntime cannot run it: {line}") from error

@@ -20,6 +20,12 @@ def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield attribute.g
 
 
+def names_read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Every name that a node reads, in the bodies of loops, too."""
+    for node in nodes_of(graph):
+        yield from node.input
+
+
 def attributes_of(node: onnx.NodeProto) -> dict[str, object]:
     """A node's attributes by name; text is bytes."""
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -56,7 +56,7 @@ class Bidirectional(nn.Module):
         self.from_start, self.from_end = map(nn.ModuleList, cells)
         self.width = width
         """2H, of the outputs."""
-        self._conditions = conditions
+        self.conditions = conditions
 
     def initial_state(self, batch: int) -> BothStates:
         """The states of `batch` sequences that nobody has read from."""
@@ -82,7 +82,7 @@ class Bidirectional(nn.Module):
         for layer, ((one, other), (start, end)) in enumerate(zip(self.by_layer(), state, strict=True)):
             read = partial(
                 run_layer,
-                conditions=self._conditions,
+                conditions=self.conditions,
                 layer=layer,
                 training=self.training,
                 lengths_B=lengths_B,

@@ -53,18 +53,21 @@ class Stack(nn.Module):
         while len(cells) < layers and not (share and cells[-1].input_size == self.width):
             cells.append(new_cell(cell, self.width, hidden_size, conditions))
         self.cells = nn.ModuleList(cells)
-        self.layers, self._conditions = layers, conditions
+        self.layers, self.conditions = layers, conditions
 
     def initial_state(self, batch: int) -> StackState:
         """The state of `batch` sequences that have made no step, a layer at a time."""
         return tuple(cell.initial_state(batch) for cell in self.by_layer())
 
-    def forward(self, x_TBI: Tensor, state: StackState) -> tuple[Tensor, StackState]:
+    def forward(
+        self, x_TBI: Tensor, state: StackState, lengths_B: Tensor | None = None
+    ) -> tuple[Tensor, StackState]:
         """Advance every sequence by T steps.
 
         Args:
             x_TBI: Inputs `[T, B, I]`, T at least 1.
             state: A state for each layer; not modified.
+            lengths_B: int64, the steps of each row; None: T. As `model.over_time.unroll` takes them.
 
         Returns:
             Outputs of the last layer `[T, B, H]` and the state after the last step.
@@ -72,7 +75,13 @@ class Stack(nn.Module):
         y_TBH, after = x_TBI, []
         for layer, (cell, before) in enumerate(zip(self.by_layer(), state, strict=True)):
             y_TBH, last = run_layer(
-                cell, y_TBH, before, self._conditions, layer=layer, training=self.training
+                cell,
+                y_TBH,
+                before,
+                self.conditions,
+                layer=layer,
+                training=self.training,
+                lengths_B=lengths_B,
             )
             after.append(last)
         return y_TBH, tuple(after)

@@ -51,6 +51,6 @@ class CoupledLSTM(Gated[LSTMState, CoupledGates]):
 
     def update(self, gates: CoupledGates, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """Every unit moves from its cell towards the candidate by the share that it forgets."""
-        cell = gates.forget * state.cell + (1 - gates.forget) * gates.candidate
+        cell = gates.candidate + gates.forget * (state.cell - gates.candidate)
         hidden = gates.output * torch.tanh(cell)
         return hidden, LSTMState(hidden, cell)

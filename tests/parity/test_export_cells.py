@@ -45,7 +45,10 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }
 OPTIONS = {"lstm-observed": Options(observe=True)}
-FUSED = {"lstm": "LSTM", "peephole": "LSTM", "regularised": "LSTM", "gru": "GRU", "gru-reset-before": "GRU"}
+FUSED = {
+    **dict.fromkeys(("lstm", "peephole", "coupled", "regularised"), "LSTM"),
+    **dict.fromkeys(("gru", "gru-reset-before"), "GRU"),
+}
 """All others are a Scan a layer."""
 STEPS = 100
 TOLERANCE = 1e-5

@@ -1,12 +1,13 @@
 """The contract document: read strictly, and in agreement with itself."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from carousel.contract import Arena, Contract, ContractError, Observed, Port
+from carousel.contract import Arena, Contract, ContractError, Observed, Port, layout_hash
 from carousel.graph import TensorType, disagreements, graph_inputs, graph_outputs
 from tests.fakes import contract
 
@@ -62,7 +63,10 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> str:
         (changed(lambda d: d.pop("format")), "has format None"),
         (changed(lambda d: d.update(tusk=d.pop("task"))), "tusk: unknown key"),
         (changed(lambda d: d.pop("task")), "task: expected a value, came none"),
-        (changed(lambda d: d.update(kind="leap")), r"kind: Input should be 'step', 'whole' or 'priming' \(came: 'leap'\)"),
+        (
+            changed(lambda d: d.update(kind="leap")),
+            r"kind: Input should be 'step', 'whole' or 'priming' \(came: 'leap'\)",
+        ),
         (changed(lambda d: d["planes"][0].update(size=2)), "segments do not add up to the state size 2"),
         (changed(lambda d: d.update(initial=[0.0, 0.0])), "initial row has 2 values, expected 1"),
         (changed(lambda d: d.update(lengths="x")), "a name is used twice"),
@@ -110,3 +114,71 @@ def test_a_graph_is_held_against_its_contract() -> None:
         assert line.startswith("input 'x' is float32[B, T] in the contract")
     assert len(disagreements(promised, inputs, {**outputs, "z": outputs["y"]})) == 1
     assert len(disagreements(promised, {}, outputs)) == len(inputs)
+
+
+PORTS = ("inputs", "outputs")
+
+
+def whole(**changes: Any) -> dict[str, Any]:
+    """The document of a graph over the nodes of trees."""
+    x = {"name": "x", "dtype": "float32", "axes": ["node"]}
+    children = {"name": "children", "dtype": "int32", "shape": [2], "axes": ["node"], "earlier_nodes": True}
+    document = json.loads(contract().to_json())
+    document |= {"format": 3, "kind": "whole", "planes": [], "segments": [], "lengths": ""}
+    document |= {"inputs": [x, children], "outputs": [{"name": "y", "dtype": "float32", "axes": ["node"]}]}
+    document |= changes
+    parts = [tuple(Port.model_validate_json(json.dumps(port)) for port in document[key]) for key in PORTS]
+    document["signature"]["layout"] = layout_hash(document["recurrence"], *parts, (), ())
+    return document
+
+
+def test_a_graph_of_nodes_has_neither_lengths_nor_planes() -> None:
+    nodes = Contract.from_json(json.dumps(whole()))
+    assert graph_inputs(nodes) == {
+        "x": TensorType("float32", ("N",)),
+        "children": TensorType("int32", ("N", 2)),
+    }
+    assert graph_outputs(nodes) == {"y": TensorType("float32", ("N",))}
+    assert nodes.state_size == 0
+    assert Contract.from_json(nodes.to_json()) == nodes
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"format": 2}, "axes needs format 3"),
+        ({"lengths": "lengths"}, "a time axis is missing beside lengths"),
+        ({"inputs": [{"name": "x", "dtype": "float32"}]}, "a time axis without lengths"),
+        ({"kind": "priming"}, "kind priming without primes"),
+        ({"kind": "step"}, "expected one plane that is written"),
+        (
+            {"kind": "step", "planes": json.loads(contract().to_json())["planes"]},
+            "ports of a step graph have the axes batch and time",
+        ),
+    ],
+)
+def test_what_a_kind_cannot_have_is_told(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ContractError, match=line):
+        Contract.from_json(json.dumps(whole(**changes)))
+
+
+def test_a_contract_is_written_in_the_oldest_format_that_says_it() -> None:
+    newest = contract().model_copy(update={"format": 3})
+    assert newest.in_oldest_format().format == 1
+    assert newest.model_copy(update={"runs_on": "cuda"}).in_oldest_format().format == 2
+    port = newest.outputs[0].model_copy(update={"feeds": "x"})
+    fed = newest.model_copy(update={"outputs": (port,)})
+    assert fed.in_oldest_format().format == 3
+    assert fed.layout_hash() == contract().layout_hash()  # what is fed is no part of the layout
+
+
+def test_a_port_without_axes_of_its_own_hashes_as_it_always_did() -> None:
+    plain = contract()
+    known = [plain.recurrence]
+    for part in (*plain.inputs, *plain.outputs, *plain.planes, *plain.segments):
+        document = part.model_dump(mode="json")
+        known.append(
+            {key: document[key] for key in document if key not in ("axes", "feeds", "earlier_nodes")}
+        )
+    expected = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
+    assert plain.layout_hash() == expected

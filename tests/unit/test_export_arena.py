@@ -150,7 +150,7 @@ def test_the_contract_says_so_and_the_model_verifies_by_itself(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contract: Contract = read_model(file).contract
-    assert (contract.form, contract.runs_on, contract.format) == ("arena", "cuda", 2)
+    assert (contract.form, contract.runs_on, contract.format) == ("arena", "cuda", 3)
 
     assert main(["verify", str(file)]) == 0
     assert "operators that CUDA would leave to the CPU" in capsys.readouterr().out

@@ -80,7 +80,7 @@ def test_every_layer_of_every_cell_tells_what_it_has(settings: dict[str, Any], n
 
 
 def test_a_model_that_is_observed_keeps_its_signature_and_its_promise(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint(cell="coupled")
+    checkpoint = tiny_checkpoint(cell="highway-time")
     seen = export_checkpoint(checkpoint, tmp_path / "text", options=OBSERVED)
     plain = export_checkpoint(checkpoint, tmp_path / "text")
 

@@ -12,7 +12,7 @@ import resource, sys
 from pathlib import Path
 from export.repository import place
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-place(bytes(2000), Path(sys.argv[1]))
+place({"model.onnx": [bytes(2000)]}, Path(sys.argv[1]))
 """
 
 
@@ -55,7 +55,7 @@ def test_versions_start_at_1(tmp_path: Path, version: int) -> None:
 
 
 def test_an_existing_version_is_refused(tmp_path: Path) -> None:
-    place(b"first", tmp_path / "text" / "1")
+    place({"model.onnx": [b"first"]}, tmp_path / "text" / "1")
 
     with pytest.raises(ExportError, match="never overwritten"):
         new_version(tmp_path / "text", 1)
@@ -69,7 +69,7 @@ def test_a_file_where_the_model_folder_should_be_is_refused(tmp_path: Path) -> N
 
 
 def test_a_placed_version_is_whole_readable_by_others_and_alone(tmp_path: Path) -> None:
-    file = place(b"content", tmp_path / "models" / "text" / "1")
+    file = place({"model.onnx": [b"content"]}, tmp_path / "models" / "text" / "1")
 
     assert file == tmp_path / "models" / "text" / "1" / "model.onnx"
     assert file.read_bytes() == b"content"
@@ -81,10 +81,10 @@ def test_a_placed_version_is_whole_readable_by_others_and_alone(tmp_path: Path) 
 
 def test_of_two_exports_of_one_version_the_second_is_told_and_changes_nothing(tmp_path: Path) -> None:
     target = new_version(tmp_path / "text", None)
-    place(b"faster", target)
+    place({"model.onnx": [b"faster"]}, target)
 
     with pytest.raises(ExportError, match="made by someone else"):
-        place(b"slower", target)
+        place({"model.onnx": [b"slower"]}, target)
 
     assert (target / "model.onnx").read_bytes() == b"faster"
     assert [entry.name for entry in target.parent.iterdir()] == ["1"]
@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_other_versions_alone(tmp_path: Path) -> None:
-    kept = place(b"first", tmp_path / "text" / "1")
+    kept = place({"model.onnx": [b"first"]}, tmp_path / "text" / "1")
 
     assert "File too large" in place_on_a_full_disk(tmp_path / "text" / "2")
 
@@ -106,8 +106,8 @@ def test_a_full_disk_leaves_other_versions_alone(tmp_path: Path) -> None:
 
 
 def test_a_model_is_found_by_file_by_version_and_by_newest_version(tmp_path: Path) -> None:
-    old = place(b"old", tmp_path / "text" / "9")
-    new = place(b"new", tmp_path / "text" / "10")
+    old = place({"model.onnx": [b"old"]}, tmp_path / "text" / "9")
+    new = place({"model.onnx": [b"new"]}, tmp_path / "text" / "10")
     (tmp_path / "text" / "11").mkdir()
 
     assert find_model(old) == old

@@ -38,6 +38,12 @@ def test_what_is_called_a_scan_is_one_and_the_other_is_not() -> None:
     assert "LSTM" not in kinds["lstm, as a Scan"]
 
 
+@pytest.mark.parametrize(("units", "operator"), [(128, "LSTM"), (129, "Scan")])
+def test_a_coupled_cell_is_an_operator_as_long_as_its_fourth_gate_is_cheap(units: int, operator: str) -> None:
+    kinds = {node.op_type for node in bare_model([CELLS["coupled"](units)]).graph.node}
+    assert kinds & {"LSTM", "Scan"} == {operator}
+
+
 def test_a_bare_model_has_the_ports_of_its_first_and_last_layer() -> None:
     contract = contract_of(bare_model([CELLS["projected"](8)]))
     assert (contract.inputs[0].shape, contract.outputs[0].shape) == ((8,), (4,))
