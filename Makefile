@@ -10,7 +10,7 @@ PROTO := carousel/wire/carousel.proto
 
 PEERS := mlserver torchserve kserve
 
-.PHONY: help demo serve test soak compose-test peers lint types imports fmt protos clean
+.PHONY: help demo serve test soak compose-test interop peers lint types imports fmt protos clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -40,6 +40,11 @@ soak: $(READY) ## a quarter of an hour of random histories, damaged frames and l
 
 compose-test: $(READY) ## build the images and bring everything up for real (needs a Docker engine)
 	$(BIN)/python -m pytest tests/compose -m 'compose or not compose'
+
+interop: $(READY) ## clients in other languages against a real server (needs Node.js 18 and npm)
+	@for tool in node npm; do command -v $$tool >/dev/null || { echo "interop: $$tool is not installed" >&2; exit 1; }; done
+	npm --prefix examples/node install --no-package-lock --no-audit --no-fund --silent
+	$(BIN)/python -m pytest tests/interop -m interop
 
 peers: $(PEERS:%=.peers/%/.ready) ## an environment for each server that `carousel bench peers` compares with
 

@@ -9,12 +9,16 @@ from carousel.errors import CarouselError
 
 COMMANDS = {
     "train": "train a model from a recipe",
+    "diagnose": "show what a trained model does inside",
+    "reproduce": "train a recipe and put what it reached into the table of results",
     "export": "turn a checkpoint into a verified, stateful ONNX model",
     "inspect": "show what a model promises",
     "verify": "hold a model file against what it promises",
     "describe-cells": "show what each recurrent cell costs",
     "serve": "serve a repository of models over gRPC",
+    "token": "make a token for somebody who is to call the service",
     "stream": "drive a session on a running service",
+    "top": "watch a running service",
     "bench": "measure the service against what it stands on",
 }
 

@@ -63,11 +63,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tls-root", type=Path, metavar="FILE", help="certificates to trust (PEM); turns TLS on"
     )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="your own certificate (PEM)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="your token, as `carousel token` printed it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Step a session through the standard input."""
-    with Client(args.target, tls_root=args.tls_root, timeout_s=FIRST_ANSWER_S) as client:
+    with Client(
+        args.target,
+        token=None if args.token_file is None else args.token_file.read_text().strip(),
+        tls_root=args.tls_root,
+        tls_cert=args.tls_cert,
+        tls_key=args.tls_key,
+        timeout_s=FIRST_ANSWER_S,
+    ) as client:
         session = _session(client, args.model, args.session)
         try:
             if _is_text(session.contract):

@@ -74,21 +74,20 @@ def _run(args: argparse.Namespace) -> int:
         return 128 + number
     if training.first:
         figures = training.measure()
-        bits, updates = figures["bits_per_character"], int(figures["updates"])
-        print(f"{training.folder}: {bits:.4f} bits per held-out character after {updates} updates")
+        print(f"{training.folder}: {training.task.said(figures)} after {int(figures['updates'])} updates")
     return 0
 
 
 def _prepare(recipe: "Recipe", folder: Path, args: argparse.Namespace) -> "Training":
     import torch
 
-    from model.data.corpus import load_corpus
+    from model.tasks.tasks import load_data
     from model.training import Training
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it reports its choices, we report ours
-    training = Training(recipe, load_corpus(recipe.data), folder, resume=args.resume)
+    training = Training(recipe, load_data(recipe), folder, resume=args.resume)
     if training.first:
         _say(training.summary)
     return training
@@ -122,26 +121,24 @@ def _bar(training: "Training") -> Iterator[Show]:
 
         def show(update: "Update") -> None:
             progress.update(task, completed=update.number, description=f"loss {update.loss:.3f}")
-            if update.validation_nats is not None:
-                progress.console.print(_line(update))
+            if update.figures is not None:
+                progress.console.print(_line(training, update))
 
         yield show
 
 
 @contextmanager
-def _lines(_: "Training") -> Iterator[Show]:
+def _lines(training: "Training") -> Iterator[Show]:
     def show(update: "Update") -> None:
-        if update.validation_nats is not None:
-            _say(_line(update))
+        if update.figures is not None:
+            _say(_line(training, update))
 
     yield show
 
 
-def _line(update: "Update") -> str:
-    from model.tasks.characters import bits
-
-    held_out = bits(update.validation_nats or 0.0)
-    return f"{update.number} updates: loss {update.loss:.3f} nats, {held_out:.3f} bits per held-out character"
+def _line(training: "Training", update: "Update") -> str:
+    held_out = training.task.said(update.figures or {})
+    return f"{update.number} updates: loss {update.loss:.3g}, {held_out}"
 
 
 def _say(line: str) -> None:

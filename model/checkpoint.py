@@ -22,8 +22,9 @@ from carousel.contract import first_mistake
 from carousel.errors import CarouselError
 from model.data.vocabulary import UNKNOWN
 from model.files import write_whole
-from model.recipe import Recipe, RecipeError
-from model.tasks.characters import CharacterModel
+from model.recipe import Recipe, RecipeError, TaskName
+from model.tasks.task import TaskModel
+from model.tasks.tasks import new_model
 
 METADATA_KEY = "carousel.checkpoint"
 DIGEST_KEY = "carousel.sha256"
@@ -58,9 +59,10 @@ class Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = FORMAT
-    task: Literal["characters"] = "characters"
+    task: TaskName = "characters"
     recipe: dict[str, Any]
     vocabulary: tuple[str, ...]
+    """The symbols of the model, or the columns of its numbers."""
     unknown: Literal[0] = UNKNOWN
     lineage: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     """New with each fresh training, inherited by a resumed one."""
@@ -78,7 +80,7 @@ class Document(BaseModel):
 class Checkpoint:
     """A trained model and where it comes from."""
 
-    model: CharacterModel
+    model: TaskModel
     """In evaluation mode, float32, on the CPU."""
     recipe: dict[str, Any]
     vocabulary: tuple[str, ...]
@@ -87,7 +89,7 @@ class Checkpoint:
     lineage: str
     data_sha256: str
     metrics: dict[str, float]
-    """`validation_nats` and `bits_per_character` of these weights, and the `updates` they took."""
+    """The task's figures for these weights, such as `validation_nats`, and the `updates` they took."""
     revision: str
     created: str
     task: str
@@ -157,7 +159,7 @@ def read_checkpoint(file: Path) -> tuple[Document, dict[str, Tensor]]:
     return document, tensors
 
 
-def weights(model: CharacterModel) -> dict[str, Tensor]:
+def weights(model: TaskModel) -> dict[str, Tensor]:
     """The tensors of a model as a checkpoint names them."""
     return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
 
@@ -182,9 +184,9 @@ def _document(metadata: dict[str, str]) -> Document:
         raise CheckpointError(f"damaged, {first_mistake(error)}") from error
 
 
-def _model(document: Document, tensors: dict[str, Tensor]) -> CharacterModel:
+def _model(document: Document, tensors: dict[str, Tensor]) -> TaskModel:
     with torch.device("meta"):  # shapes only: a wrong document must not make us allocate what it claims
-        model = CharacterModel(len(document.vocabulary), Recipe.from_document(document.recipe).model)
+        model = new_model(Recipe.from_document(document.recipe), document.vocabulary)
     found, expected = part(tensors, "model."), model.state_dict()
     if found.keys() != expected.keys():
         raise CheckpointError(

@@ -1,11 +1,13 @@
-"""Stateful, truncated backpropagation through time.
+"""Backpropagation through time, stateful and truncated where a task's sequences go on from update to update.
 
 Every stream of text is read on and on, the state carried from update to update. In the terms of Williams & Peng 1990,
 an update is made every k1 = `stride` steps and its gradient flows through the last k2 = `steps` of them. Where both are
 equal, the chunks of two updates touch. Where k1 < k2 they overlap: an update runs its k2 steps anew, with the weights
 as they are now, from the state before them, and learns from the last k1.
 
-Axes: T time, B batch (streams), V vocabulary.
+Other tasks learn from sequences that begin and end within an update, B of them.
+
+Axes: T time, B batch (streams).
 """
 
 import math
@@ -23,15 +25,16 @@ from model.averaging import averaged, begun
 from model.carried import Carried, detached, joined, named, restored, split
 from model.checkpoint import part, weights
 from model.clipping import clip
-from model.data.corpus import Corpus
-from model.data.streams import Streams
 from model.not_finite import first_not_finite
 from model.precision import fabric_precision
 from model.processes import Processes, ProcessesError
 from model.recipe import Recipe
 from model.schedule import learning_rate
-from model.tasks.characters import CharacterModel, cross_entropy
+from model.tasks.task import Data, TaskModel
+from model.tasks.tasks import task_of
 from model.training_recipe import TrainingRecipe
+
+Inputs = tuple[Tensor, ...]
 
 # The second moment follows the gradients of some twenty updates: AdamW's customary 0.999 is slow for short trainings
 # (characters-demo at a learning rate of 6e-3: 1.870 bits per character, with 0.95 1.850).
@@ -43,31 +46,31 @@ class DivergedError(CarouselError):
 
 
 class Learner:
-    """A model with what changes it: the optimiser, the streams of text and their carried state.
+    """A model with what changes it: the optimiser, the task's batches and the state that is carried between them.
 
     Args:
-        recipe: Sizes, seed and plan.
-        corpus: The text.
+        recipe: Task, sizes, seed and plan.
+        data: What the task learns from.
         processes: Those that share the streams; None: as this one was started.
 
     Raises:
-        DataError: the text is too short for the streams.
+        DataError: the data is too short for the plan.
         PrecisionError: this machine has no such precision.
         ProcessesError: the streams cannot be shared evenly.
     """
 
-    def __init__(self, recipe: Recipe, corpus: Corpus, processes: Processes | None = None) -> None:
+    def __init__(self, recipe: Recipe, data: Data, processes: Processes | None = None) -> None:
         self._plan = recipe.training
-        self._streams = Streams(corpus.training, self._plan.streams, self._plan.steps, self._plan.moves_by)
+        self.task = task_of(recipe, data)
         self.processes = processes or Processes(fabric_precision(self._plan.precision))
         fabric, streams = self.processes.fabric, _share(self._plan, self.processes)
         torch.manual_seed(self._plan.seed)
-        self.model = CharacterModel(len(corpus.vocabulary.symbols), recipe.model)
+        self.model = self.task.new_model()
         randomness.seed(self._plan.seed, self.processes)
         self._average = averaged(self.model, self._plan, self.processes.device)
         self._optimizer = _optimizer(self.model, self._plan)
         self._run_model, self._run_optimizer = fabric.setup(self.model, self._optimizer)
-        self._state: Carried = self.model.stack.initial_state(streams)
+        self._state: Carried = self.model.initial_state(streams)
         self._precision = fabric.strategy.precision
         self._scaler: torch.amp.GradScaler | None = getattr(self._precision, "scaler", None)
 
@@ -79,21 +82,21 @@ class Learner:
         return f"{parameters} parameters, {self._precision.precision} on {self.processes.device}{together}"
 
     @property
-    def evaluated(self) -> CharacterModel:
+    def evaluated(self) -> TaskModel:
         """The model that counts: with the averaged weights, once there is an average."""
         if self._average is None or not self._average.n_averaged:
             return self.model
-        return cast(CharacterModel, self._average.module)
+        return cast(TaskModel, self._average.module)
 
     def update(self, number: int, course: Sequence[float] = ()) -> float:
-        """Read the next chunk of every stream and improve the weights once.
+        """Read the next batch, of streams their next chunk, and improve the weights once.
 
         Args:
             number: Updates made before this one; it says where the streams and the learning rate are.
             course: What the evaluations so far gave, nats; some schedules and averages depend on it.
 
         Returns:
-            The loss before the update, in nats per character.
+            The loss before the update, as the task counts it.
 
         Raises:
             DivergedError: the loss or its gradient is not finite; the weights were left alone.
@@ -106,7 +109,8 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._plan, number, course)
         self._run_optimizer.step()
-        self._state = joined([state for _, state in done])
+        if self.task.carries:
+            self._state = joined([state for _, state in done])
         if self._average is not None and begun(self._plan, course):
             self._average.update_parameters(self.model)
         return nats
@@ -125,8 +129,9 @@ class Learner:
             tensors |= {f"optimizer.{name}.{key}": moment for key, moment in moments.items()}
         if self._scaler is not None:
             tensors |= {f"scaler.{key}": torch.tensor(n) for key, n in self._scaler.state_dict().items()}
-        every = self.processes.everyones
-        tensors |= {f"state.{name}": every(value) for name, value in named(self._state).items()}
+        if self.task.carries:
+            every = self.processes.everyones
+            tensors |= {f"state.{name}": every(value) for name, value in named(self._state).items()}
         return tensors | {f"rng.{kind}": value for kind, value in randomness.packed(self.processes).items()}
 
     def unpack(self, tensors: dict[str, Tensor]) -> None:
@@ -142,30 +147,30 @@ class Learner:
             self._optimizer.state[parameter] = {key: moment.to(device) for key, moment in moments.items()}
         if self._scaler is not None:
             self._scaler.load_state_dict({key: n.item() for key, n in part(tensors, "scaler.").items()})
-        own = {name: self.processes.own(value) for name, value in part(tensors, "state.").items()}
-        self._state = restored(own, like=self._state)
+        if self.task.carries:
+            own = {name: self.processes.own(value) for name, value in part(tensors, "state.").items()}
+            self._state = restored(own, like=self._state)
         randomness.unpack(part(tensors, "rng."), self.processes)
 
-    def _parts(self, number: int) -> list[tuple[Tensor, Tensor, Carried]]:
+    def _parts(self, number: int) -> list[tuple[Inputs, Tensor, Carried]]:
         """Inputs, targets and state of the parts of this process's streams."""
-        parts = self._plan.accumulate
-        inputs_BT, targets_BT = map(self.processes.own, self._streams.chunk(number))
-        return list(
-            zip(inputs_BT.chunk(parts), targets_BT.chunk(parts), split(self._state, parts), strict=True)
-        )
+        parts, batch = self._plan.accumulate, self.task.batch(number)
+        inputs = zip(*(self.processes.own(tensor).chunk(parts) for tensor in batch.inputs), strict=True)
+        targets = self.processes.own(batch.targets).chunk(parts)
+        return list(zip(inputs, targets, split(self._state, parts), strict=True))
 
     def _backward(
-        self, inputs_BT: Tensor, targets_BT: Tensor, state: Carried, *, last: bool
+        self, inputs: Inputs, targets: Tensor, state: Carried, *, last: bool
     ) -> tuple[float, Carried]:
         """Add the gradient of one part; its share of the loss, and its state where the next chunk begins."""
         learnt = self._plan.moves_by
         with self.processes.fabric.no_backward_sync(self._run_model, enabled=not last):
-            logits_BTV, after = self._run_model(inputs_BT, state)
-            loss = cross_entropy(logits_BTV[:, -learnt:], targets_BT[:, -learnt:]) / self._plan.accumulate
+            outputs, after = self._run_model(*inputs, state)
+            loss = self.task.loss(outputs, targets) / self._plan.accumulate
             self.processes.fabric.backward(loss + self.model.penalty / self._plan.accumulate)
         if learnt < self._plan.steps:
             with torch.no_grad():
-                _, after = self._run_model(inputs_BT[:, :learnt], state)
+                _, after = self._run_model(*(tensor[:, :learnt] for tensor in inputs), state)
         return float(loss.detach()), detached(after)
 
     def _bound_gradient(self, number: int, nats: float) -> None:
@@ -185,8 +190,8 @@ class Learner:
             )
 
     def _forward(self, number: int) -> None:
-        for inputs_BT, _, state in self._parts(number):
-            self._run_model(inputs_BT, state)
+        for inputs, _, state in self._parts(number):
+            self._run_model(*inputs, state)
 
 
 def _share(plan: TrainingRecipe, processes: Processes) -> int:
@@ -200,7 +205,7 @@ def _share(plan: TrainingRecipe, processes: Processes) -> int:
     return plan.streams // processes.count
 
 
-def _optimizer(model: CharacterModel, plan: TrainingRecipe) -> AdamW:
+def _optimizer(model: TaskModel, plan: TrainingRecipe) -> AdamW:
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     biases = [parameter for parameter in model.parameters() if parameter.ndim == 1]
     groups = [

@@ -115,7 +115,8 @@ class InitialiseRecipe(Section):
 class ModelRecipe(Section):
     """`[model]`: the sizes of the network, its recurrence and its regularisers."""
 
-    embedding: Size
+    embedding: Size | None = None
+    """Numbers that a symbol becomes; None: of tasks that read numbers, which have none."""
     hidden: Size
     layers: Size
     cell: CellRecipe = PlainCell()

@@ -5,14 +5,25 @@ Recipes that come with Carousel lie in `model/recipes/`.
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError, model_validator
 
 from carousel.contract import first_mistake
 from carousel.errors import CarouselError
+from model.data_recipe import (
+    DataRecipe,
+    DataSection,
+    GeneratedData,
+    ListOpsData,
+    PairsData,
+    PiecesData,
+    SeriesData,
+    WatchedData,
+)
 from model.model_recipe import ModelRecipe
 from model.section import Section
+from model.target_recipe import TargetRecipe
 from model.training_recipe import TrainingRecipe
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -22,40 +33,126 @@ class RecipeError(CarouselError):
     """There is no such recipe, or a value in it is wrong."""
 
 
-class DataRecipe(Section):
-    """`[data]`: which text, and how much of it."""
-
-    source: Annotated[str, Field(min_length=1)]
-    """A file, a folder, `stdlib` or the name of a data set; `--data` overrides it."""
-    characters: Annotated[int, Field(ge=2)] | None = None
-    """At most this much text, held-out part included; None: all."""
-    vocabulary: Annotated[int, Field(ge=2)] = 256
-    """At most this many symbols, the unknown one included; the rarest characters become unknown."""
+TaskName = Literal[
+    "characters",
+    "words",
+    "forecast",
+    "adding",
+    "copy",
+    "counting",
+    "music",
+    "anomalies",
+    "listops",
+    "translate",
+]
+_READ_NUMBERS = ("forecast", "adding", "music", "anomalies")
+_ON_STREAMS = ("characters", "words")
 
 
 class Recipe(Section):
-    """A whole recipe."""
+    """A whole recipe; `from_document` gives the kind that belongs to its task."""
 
-    task: Literal["characters"]
-    data: DataRecipe
+    task: TaskName
+    data: DataSection
     model: ModelRecipe
     training: TrainingRecipe
+    target: TargetRecipe | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_task(self) -> Self:
+        if self.task in _READ_NUMBERS and (self.model.embedding is not None or self.model.tie):
+            raise ValueError(f"task {self.task} reads numbers: expected no embedding, and none to tie")
+        if self.task not in _READ_NUMBERS and self.model.embedding is None:
+            raise ValueError("model.embedding: expected a value, came none")
+        if self.task not in _ON_STREAMS and self.training.stride is not None:
+            raise ValueError(f"task {self.task} has no streams to move on in: expected no training.stride")
+        return self
 
     @classmethod
-    def from_document(cls, document: dict[str, Any]) -> Self:
+    def from_document(cls, document: dict[str, Any]) -> "Recipe":
         """Check a document as TOML or JSON gives it.
 
         Raises:
             RecipeError: one line with the first mistake; an unknown key is one.
         """
+        kind = next((kind for kind in _KINDS if document.get("task") in _tasks_of(kind)), Recipe)
         try:
-            return cls.model_validate(document)
+            return kind.model_validate(document)
         except ValidationError as error:
             raise RecipeError(first_mistake(error)) from error
 
-    def with_source(self, source: str) -> Self:
-        """The same recipe on another text."""
-        return self.model_copy(update={"data": self.data.model_copy(update={"source": source})})
+    def with_source(self, source: str) -> "Recipe":
+        """The same recipe on other data.
+
+        Raises:
+            RecipeError: its task draws its own.
+        """
+        document = self.model_dump()
+        return self.from_document(document | {"data": document["data"] | {"source": source}})
+
+
+class TextRecipe(Recipe):
+    """A recipe that learns a text."""
+
+    task: Literal["characters", "words"]
+    data: DataRecipe
+
+
+class SeriesRecipe(Recipe):
+    """A recipe that forecasts the columns of a table."""
+
+    task: Literal["forecast"]
+    data: SeriesData
+
+
+class MusicRecipe(Recipe):
+    """A recipe that predicts chords."""
+
+    task: Literal["music"]
+    data: PiecesData
+
+
+class AnomaliesRecipe(Recipe):
+    """A recipe that learns what is usual."""
+
+    task: Literal["anomalies"]
+    data: WatchedData
+
+
+class GeneratedRecipe(Recipe):
+    """A recipe whose examples are drawn."""
+
+    task: Literal["adding", "copy", "counting"]
+    data: GeneratedData = GeneratedData()
+
+
+class ListOpsRecipe(Recipe):
+    """A recipe that evaluates expressions."""
+
+    task: Literal["listops"]
+    data: ListOpsData = ListOpsData()
+
+
+class TranslateRecipe(Recipe):
+    """A recipe that reads one sequence and writes another."""
+
+    task: Literal["translate"]
+    data: PairsData
+
+
+_KINDS: tuple[type[Recipe], ...] = (
+    TextRecipe,
+    SeriesRecipe,
+    MusicRecipe,
+    AnomaliesRecipe,
+    GeneratedRecipe,
+    ListOpsRecipe,
+    TranslateRecipe,
+)
+
+
+def _tasks_of(kind: type[Recipe]) -> tuple[str, ...]:
+    return get_args(kind.model_fields["task"].annotation)
 
 
 def find_recipe(name: str) -> Path:

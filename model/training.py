@@ -21,16 +21,11 @@ from model.checkpoint import (
     weights,
     write_checkpoint,
 )
-from model.data.corpus import Corpus
+from model.diagnostics.course import gate_means
 from model.learner import DivergedError, Learner
 from model.recipe import Recipe
 from model.revision import revision
-from model.tasks.characters import bits, evaluate
-
-_EVALUATION_STREAMS = 64
-_EVALUATION_CHARACTERS = 4096
-"""Side by side, to be fast, but each stream long enough that its cold start does not count; the figure that is kept
-at the end comes from a single stream."""
+from model.tasks.task import Data
 
 
 class TrainingError(CarouselError):
@@ -44,9 +39,9 @@ class Update:
     number: int
     """Updates made, this one included."""
     loss: float
-    """Nats per character of the chunk it read."""
-    validation_nats: float | None
-    """Nats per held-out character, where this update was followed by an evaluation."""
+    """Of the batch it read, as the task counts it: nats per character, say."""
+    figures: dict[str, float] | None
+    """On what is held out, where this update was followed by an evaluation."""
 
 
 class Training:
@@ -54,7 +49,7 @@ class Training:
 
     Args:
         recipe: What to train.
-        corpus: On what.
+        data: On what.
         folder: Where `best.safetensors`, `last.safetensors` and `history.jsonl` go.
         resume: Go on from `last.safetensors`; else the folder must hold no checkpoint.
 
@@ -64,11 +59,12 @@ class Training:
         DataError: the text is too short for the streams.
     """
 
-    def __init__(self, recipe: Recipe, corpus: Corpus, folder: Path, *, resume: bool = False) -> None:
+    def __init__(self, recipe: Recipe, data: Data, folder: Path, *, resume: bool = False) -> None:
         if not resume and (found := [name for name in (BEST, LAST) if (folder / name).exists()]):
             raise TrainingError(f"{folder} holds {found[0]}: go on with --resume, or give another --out")
         self.recipe, self.folder = recipe, folder
-        self._corpus, self._learner = corpus, Learner(recipe, corpus)
+        self._data, self._learner = data, Learner(recipe, data)
+        self.task = self._learner.task
         self._processes = self._learner.processes
         self._lineage, self.progress = uuid.uuid4().hex, Progress()
         if resume:
@@ -80,8 +76,7 @@ class Training:
     @property
     def summary(self) -> str:
         """What is trained, on how much, and how, in one line."""
-        texts = f"{len(self._corpus.training)} characters to learn, {len(self._corpus.validation)} held out"
-        return f"{self._learner.summary}; {texts}"
+        return f"{self._learner.summary}; {self.task.summary}"
 
     @property
     def finished(self) -> bool:
@@ -110,10 +105,10 @@ class Training:
             loss = self._learner.update(before.updates, before.course)
             made = before.updates + 1
             self.progress = before.model_copy(update={"updates": made, "loss_sum": before.loss_sum + loss})
-            nats = None
+            figures = None
             if made % plan.evaluate_every == 0 or made == plan.updates:
-                nats = self._evaluate()
-            yield Update(made, loss, nats)
+                figures = self.task.figures(self._evaluate())
+            yield Update(made, loss, figures)
 
     def save(self) -> None:
         """Write what is needed to go on from this very update; all processes call it together."""
@@ -125,18 +120,18 @@ class Training:
         return self._processes.largest(number)
 
     def measure(self) -> dict[str, float]:
-        """Measure the best weights exactly, as one unbroken stream, and keep the figures in their checkpoint.
+        """Measure the best weights exactly, a text as one unbroken stream, and keep the figures in their checkpoint.
 
         Returns:
-            `validation_nats`, `bits_per_character` and `updates`.
+            The task's figures on what is held out, and `updates`.
 
         Raises:
             CheckpointError: the best checkpoint is gone or damaged.
         """
         best = self.folder / BEST
         document, tensors = read_checkpoint(best)
-        nats = evaluate(load_checkpoint(best).model, self._corpus.validation)
-        metrics = document.metrics | _figures(nats)
+        loss = self.task.evaluate(load_checkpoint(best).model, exactly=True)
+        metrics = document.metrics | self.task.figures(loss)
         write_checkpoint(best, document.model_copy(update={"metrics": metrics}), tensors)
         return metrics
 
@@ -157,8 +152,9 @@ class Training:
         }
         self.progress = before.model_copy(update=found)
         every = self.recipe.training.evaluate_every
-        metrics = {**_figures(nats), "updates": float(before.updates)}
-        line = {"training_nats": before.loss_sum / (before.updates % every or every), **metrics}
+        metrics = {**self.task.figures(nats), "updates": float(before.updates)}
+        trained = next(iter(metrics)).replace("validation", "training")
+        line = {trained: before.loss_sum / (before.updates % every or every), **metrics}
         document = self._document(metrics)
         self._processes.by_first(lambda: self._keep(line, document, better=better))
         # Last of all: what a resumed training starts from must not be ahead of the files beside it.
@@ -166,12 +162,11 @@ class Training:
         return nats
 
     def _held_out(self) -> float:
-        tokens_N = self._corpus.validation
-        streams = min(_EVALUATION_STREAMS, len(tokens_N) // _EVALUATION_CHARACTERS + 1)
-        return evaluate(self._learner.evaluated, tokens_N, streams)
+        return self.task.evaluate(self._learner.evaluated)
 
     def _keep(self, line: dict[str, float], document: Document, *, better: bool) -> None:
-        history.append(self.folder, line | {"seconds": self.progress.seconds})
+        gates = gate_means(self._learner.evaluated, self.task.batch(0))
+        history.append(self.folder, line | gates | {"seconds": self.progress.seconds})
         if better:
             write_checkpoint(self.folder / BEST, document, weights(self._learner.evaluated))
 
@@ -184,9 +179,10 @@ class Training:
     def _document(self, metrics: dict[str, float]) -> Document:
         return Document(
             recipe=self.recipe.model_dump(),
-            vocabulary=self._corpus.vocabulary.symbols,
+            task=self.recipe.task,
+            vocabulary=self._data.names,
             lineage=self._lineage,
-            data_sha256=self._corpus.sha256,
+            data_sha256=self._data.sha256,
             metrics=metrics,
             revision=revision(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -201,17 +197,14 @@ class Training:
         document, tensors = read_checkpoint(file)
         if document.progress is None:
             raise TrainingError(f"{file} holds weights only, nothing to go on from")
-        theirs = Recipe.from_document(document.recipe).model_dump()  # with the keys that came after it
-        for key, one, other in _differences(self.recipe.model_dump(), theirs):
+        theirs = Recipe.from_document(document.recipe)  # with the keys that came after it
+        ours, other_dump = (recipe.model_dump(exclude={"target"}) for recipe in (self.recipe, theirs))
+        for key, one, other in _differences(ours, other_dump):
             raise TrainingError(f"{file} was made with {key} = {other!r}, not {one!r}: give another --out")
-        if document.data_sha256 != self._corpus.sha256:
-            raise TrainingError(f"{file} was trained on another text: give another --out")
+        if document.data_sha256 != self._data.sha256:
+            raise TrainingError(f"{file} was trained on other data: give another --out")
         self._learner.unpack(tensors)
         self._lineage, self.progress = document.lineage, document.progress
-
-
-def _figures(nats: float) -> dict[str, float]:
-    return {"validation_nats": nats, "bits_per_character": bits(nats)}
 
 
 def _differences(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from export.door import export_checkpoint
+from export.options import Options, Target
 from model.checkpoint import Checkpoint
 from model.data.vocabulary import UNKNOWN, UNKNOWN_SYMBOL
 from model.recipe import ModelRecipe
@@ -54,6 +55,7 @@ def tiny_characters(
     name: str = "tiny",
     version: int = 1,
     lineage: str = LINEAGE,
+    target: Target = "cpu",
     **settings: Any,
 ) -> Path:
     """Export a tiny model into the repository of models at `path` and return its file.
@@ -61,4 +63,4 @@ def tiny_characters(
     Models with equal sizes and lineage have equal signatures; the seed changes the weights only.
     """
     checkpoint = tiny_checkpoint(hidden=hidden, layers=layers, seed=seed, lineage=lineage, **settings)
-    return export_checkpoint(checkpoint, path / name, version).file
+    return export_checkpoint(checkpoint, path / name, version, Options(target=target)).file

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.data.sources import DataError, read_texts
-from model.data.vocabulary import Vocabulary
-from model.recipe import DataRecipe
+from model.data.placed import DataError
+from model.data.sources import read_texts
+from model.data.vocabulary import Vocabulary, Words
+from model.data_recipe import DataRecipe
 
 BY_TEXT_FROM = 20
 """From this many texts on, whole texts are held out."""
@@ -21,7 +22,7 @@ BY_TEXT_FROM = 20
 class Corpus:
     """Tokens to train on, tokens held out, and what they mean."""
 
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | Words
     training: Tensor
     """int64 `[N]`"""
     validation: Tensor
@@ -29,9 +30,18 @@ class Corpus:
     sha256: str
     """Of the text that was used; for one whole file, the file's own."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The symbols."""
+        return self.vocabulary.symbols
 
-def load_corpus(data: DataRecipe) -> Corpus:
+
+def load_corpus(data: DataRecipe, kind: type[Vocabulary] | type[Words] = Vocabulary) -> Corpus:
     """Read, split and encode the text of a recipe.
+
+    Args:
+        data: Which text.
+        kind: What its symbols are.
 
     Raises:
         DataError: there is no such text, or too little of it.
@@ -40,7 +50,7 @@ def load_corpus(data: DataRecipe) -> Corpus:
     training, validation = split(texts)
     if len(validation) < 2:
         raise DataError(f"{data.source}: {sum(map(len, texts))} characters are too few to hold a tenth out")
-    vocabulary = Vocabulary.of_text(training, data.vocabulary)
+    vocabulary = kind.of_text(training, data.vocabulary)
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()
     return Corpus(vocabulary, vocabulary.encode(training), vocabulary.encode(validation), digest)
 

@@ -1,23 +1,18 @@
 """Where texts come from: a file, a folder, the standard library of Python, or a data set on this machine."""
 
-import hashlib
-import os
+import ast
+import inspect
 import sysconfig
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-from carousel.errors import CarouselError
+from model.data.placed import DataError, placed
 
-FOLDER_VARIABLE = "CAROUSEL_DATA"
 STANDARD_LIBRARY = "stdlib"
-
-DATA_SETS = {
-    # github.com/karpathy/char-rnn, data/tinyshakespeare: 1 115 394 characters.
-    "tinyshakespeare": (
-        "tinyshakespeare/input.txt",
-        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-    ),
-}
-"""Name, file under the folder that CAROUSEL_DATA names, sha256."""
+DOCSTRINGS = "docstrings"
+DATA_SETS = ("tinyshakespeare",)
+"""The texts among the data sets that are put in place by hand."""
 
 # Tests and test data, code that is not Python's own, and tables in Python's clothes, which are no prose of a programmer.
 _NOT_READ = {
@@ -35,29 +30,28 @@ _NOT_READ = {
 }
 
 
-class DataError(CarouselError):
-    """There is no such text, or it cannot be used."""
-
-
 def read_texts(source: str) -> list[str]:
     """The texts of a source, in an order that does not depend on the file system.
 
     Args:
-        source: `stdlib` (the standard library of the running interpreter, without its tests and tables), the
-            name of a data set, or the path of a text file or of a folder of them.
+        source: `stdlib` (the standard library of the running interpreter, without its tests and tables),
+            `docstrings` (what its modules, classes and functions say of themselves, a text a module), the name of a
+            data set, or the path of a text file or of a folder of them.
 
     Raises:
         DataError: nothing there, not UTF-8 text, or not the data set that the name promises.
     """
     if source == STANDARD_LIBRARY:
         return _standard_library()
+    if source == DOCSTRINGS:
+        return [text for module in _standard_library() if (text := "\n".join(_docstrings(module)))]
     if source in DATA_SETS:
-        return [_data_set(source)]
+        return [_text(placed(source))]
     path = Path(source)
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
-        names = ", ".join((STANDARD_LIBRARY, *DATA_SETS))
+        names = ", ".join((STANDARD_LIBRARY, DOCSTRINGS, *DATA_SETS))
         raise DataError(f"no text {source}: expected a file, a folder or one of {names}")
     return [_text(path)]
 
@@ -84,19 +78,17 @@ def _standard_library() -> list[str]:
     return [_text(folder / name) for name in names if _is_read(name) and "_sysconfigdata" not in name]
 
 
+def _docstrings(module: str) -> Iterator[str]:
+    """Those of a module's source, in their order, unindented."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # old escapes in strings that are not ours
+        tree = ast.parse(module)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node, clean=False)
+            if text:
+                yield f"{inspect.cleandoc(text)}\n"
+
+
 def _is_read(name: str) -> bool:
     return _NOT_READ.isdisjoint(name.split("/")[:-1])
-
-
-def _data_set(name: str) -> str:
-    file, expected = DATA_SETS[name]
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if not folder:
-        raise DataError(f"{name}: {FOLDER_VARIABLE} is not set; expected the folder that holds {file}")
-    path = Path(folder) / file
-    if not path.is_file():
-        raise DataError(f"{name}: no file {path}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise DataError(f"{path}: sha256 is {found}, expected {expected}")
-    return _text(path)

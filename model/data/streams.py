@@ -6,7 +6,7 @@ Axes: T time, B batch (streams), N characters of the text.
 import torch
 from torch import Tensor
 
-from model.data.sources import DataError
+from model.data.placed import DataError
 
 
 class Streams:

@@ -1,8 +1,10 @@
-"""The symbols of a text and their numbers.
+"""The symbols of a text and their numbers: characters, or words.
 
-Axes: N characters of a text.
+Axes: N symbols of a text.
 """
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Self
@@ -15,6 +17,38 @@ from torch import Tensor
 UNKNOWN_SYMBOL = "\N{REPLACEMENT CHARACTER}"
 UNKNOWN: Final = 0
 _CODE_POINTS = 0x110000
+
+
+_WORD = re.compile(r"\w+|[^\w\s]|\n")
+
+
+def words_of(text: str) -> list[str]:
+    """The words, the marks and the ends of the lines of a text, in lower case; the spaces between them go."""
+    return _WORD.findall(text.lower())
+
+
+@dataclass(frozen=True)
+class Words:
+    """Word k is `symbols[k]`; word 0 stands for every word that is not among them."""
+
+    symbols: tuple[str, ...]
+
+    @classmethod
+    def of_text(cls, text: str, limit: int) -> Self:
+        """The most frequent words of a text, in the order of the alphabet; of equally frequent ones the first there.
+
+        Args:
+            text: The training text.
+            limit: Largest number of words, the unknown one included.
+        """
+        counts = Counter(words_of(text))
+        kept = sorted(counts, key=lambda word: (-counts[word], word))[: limit - 1]
+        return cls((UNKNOWN_SYMBOL, *sorted(kept)))
+
+    def encode(self, text: str) -> Tensor:
+        """The text as tokens, int64 `[N]`."""
+        tokens = {word: token for token, word in enumerate(self.symbols)}
+        return torch.tensor([tokens.get(word, UNKNOWN) for word in words_of(text)], dtype=torch.int64)
 
 
 @dataclass(frozen=True)

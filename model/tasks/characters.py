@@ -9,19 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.activation_penalties import ar, tar
-from model.dropout import locked, without_symbols
-from model.initialise import initialise
-from model.layer import Conditions
+from model.dropout import without_symbols
 from model.model_recipe import ModelRecipe
-from model.stack import Stack, StackState
+from model.stack import StackState
+from model.tasks.step_model import StepModel
+from model.tasks.task import NOT_COUNTED
 from model.tied_head import TiedHead
 
-NOT_COUNTED = -100
 
-
-class CharacterModel(nn.Module):
-    """Embedding, recurrent stack, linear head.
+class CharacterModel(StepModel):
+    """Embedding, recurrent stack, linear head: of characters, words and all other symbols.
 
     Args:
         symbols: V, the size of the vocabulary.
@@ -33,49 +30,28 @@ class CharacterModel(nn.Module):
     """
 
     def __init__(self, symbols: int, sizes: ModelRecipe) -> None:
-        super().__init__()
-        self.sizes = sizes
+        super().__init__(sizes)
+        assert sizes.embedding is not None  # a recipe of symbols says so
         self.embedding = nn.Embedding(symbols, sizes.embedding)
-        conditions = Conditions(sizes.dropout, sizes.zoneout, sizes.checkpointing)
-        self.stack = Stack(
-            sizes.embedding,
-            sizes.hidden,
-            sizes.layers,
-            cell=sizes.cell,
-            share=sizes.share,
-            conditions=conditions,
-        )
-        for cell in dict.fromkeys(self.stack.by_layer()):  # a shared one is one
-            initialise(cell, sizes.initialise)
+        self.stack = self._new_stack(sizes.embedding)
         width = self.stack.width
         self.head = TiedHead(self.embedding, width) if sizes.tie else nn.Linear(width, symbols)
-        self.penalty: Tensor | float = 0.0
-        """What the activations of the last call add to the loss; zero in evaluation."""
 
     def forward(self, tokens_BT: Tensor, state: StackState) -> tuple[Tensor, StackState]:
-        """Read T characters of every stream.
+        """Read T symbols of every stream.
 
         Args:
             tokens_BT: int64 `[B, T]`, each below V.
-            state: As `stack.initial_state` makes it; not modified.
+            state: As `initial_state` makes it; not modified.
 
         Returns:
-            Logits of the character that follows each one read, `[B, T, V]`, and the state after the last.
+            Logits of the symbol that follows each one read, `[B, T, V]`, and the state after the last.
         """
         table_VE, dropout = self.embedding.weight, self.sizes.dropout
         if self.training and dropout.embedding:
             table_VE = without_symbols(table_VE, dropout.embedding)
-        y_TBH, state = self.stack(functional.embedding(tokens_BT.T, table_VE), state)
-        read_TBH = y_TBH
-        if self.training and dropout.output:
-            drop = locked if dropout.locked or dropout.untied else functional.dropout
-            read_TBH = drop(y_TBH, dropout.output)
-        self.penalty = self._penalty(read_TBH, y_TBH) if self.training else 0.0
+        read_TBH, state = self._advance(functional.embedding(tokens_BT.T, table_VE), state)
         return self.head(read_TBH.transpose(0, 1)), state
-
-    def _penalty(self, read_TBH: Tensor, y_TBH: Tensor) -> Tensor | float:
-        alpha, beta = self.sizes.activation_penalty, self.sizes.temporal_penalty
-        return (ar(read_TBH, alpha) if alpha else 0.0) + (tar(y_TBH, beta) if beta else 0.0)
 
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.data.corpus import load_corpus, split
-from model.data.sources import DataError
+from model.data.placed import DataError
 from model.recipe import DataRecipe
 
 

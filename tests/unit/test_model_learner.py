@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from model.checkpoint import part
 from model.data.corpus import Corpus
-from model.data.sources import DataError
+from model.data.placed import DataError
 from model.data.vocabulary import Vocabulary
 from model.learner import DivergedError, Learner
 from model.recipe import Recipe, RecipeError

@@ -31,7 +31,8 @@ def written(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("recipe", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_a_recipe_and_found_by_its_name(recipe: Path) -> None:
-    assert read_recipe(find_recipe(recipe.stem)).task == "characters"
+    found = read_recipe(find_recipe(recipe.stem))
+    assert found.from_document(found.model_dump()) == found
 
 
 def test_a_recipe_survives_a_round_trip_through_its_document(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_another_source_changes_nothing_else(tmp_path: Path) -> None:
         ("hidden = 16", "hidden = '16'", r"model\.hidden: Input should be a valid integer \(came: '16'\)"),
         ("streams = 2", "streams = 0", r"training\.streams: .* greater than or equal to 1 \(came: 0\)"),
         ("learning_rate = 1e-3", "learning_rate = -1", r"training\.learning_rate: .* greater than 0"),
-        ('task = "characters"', 'task = "poems"', r"task: Input should be 'characters' \(came: 'poems'\)"),
+        ('task = "characters"', 'task = "poems"', r"task: Input should be 'characters', .* \(came: 'poems'\)"),
         ("[model]", "[model", r"at line 5"),
     ],
 )
@@ -66,7 +67,7 @@ def test_a_mistake_is_one_line_that_names_file_and_key(old: str, new: str, line:
 
 def test_an_unknown_name_is_answered_with_the_shipped_ones() -> None:
     with pytest.raises(
-        RecipeError, match=r"no recipe demo: expected a \.toml file or one of characters-demo, tiny"
+        RecipeError, match=r"no recipe demo: expected a \.toml file or one of .*characters-demo, .*tiny"
     ):
         find_recipe("demo")
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from model.data.sources import DataError, read_texts
+from model.data.placed import DataError
+from model.data.sources import read_texts
 
 
 def test_a_file_is_one_text_with_its_line_ends_as_they_are(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from model.data.sources import DataError
+from model.data.placed import DataError
 from model.data.streams import Streams
 
 

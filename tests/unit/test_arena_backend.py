@@ -1,0 +1,295 @@
+"""The backend of the arena form, on the CPU provider: the same answers, the same states, and no row that it may not touch."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from export.characters import characters_model
+from export.options import Options
+from service.arena_backend import ArenaBackend, buckets
+from service.arena_graphs import check_graph, gather_graph, scatter_graph
+from service.arena_store import ArenaStore
+from service.backend import Backend, Run
+from service.onnx_backend import OnnxBackend
+from service.repository import open_model
+from service.row_store import RowStore
+from service.rows import INITIAL_ROW
+from service.spill import SpillFile
+from tests.models import SYMBOLS, tiny_characters, tiny_checkpoint
+
+HIDDEN = 16
+SIZE = 2 * HIDDEN
+ROWS, SCRATCH = 40, 8
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def arena_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_characters(tmp_path_factory.mktemp("arena"), hidden=HIDDEN, target="cuda")
+
+
+@pytest.fixture(scope="module")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_characters(tmp_path_factory.mktemp("rows"), hidden=HIDDEN)
+
+
+@pytest.fixture
+def backend(arena_file: Path, tmp_path: Path) -> Iterator[ArenaBackend]:
+    file = SpillFile(tmp_path / "rows.spill", ROWS, 4)
+    yield arena_backend(arena_file, file)
+    file.close()
+
+
+@pytest.fixture
+def plain(rows_file: Path, tmp_path: Path) -> Iterator[OnnxBackend]:
+    session, contract = open_model(rows_file, "cpu", 1)
+    file = SpillFile(tmp_path / "plain.spill", ROWS, 4)
+    yield OnnxBackend(session, contract, RowStore(contract, ROWS, file))
+    file.close()
+
+
+def arena_backend(file: Path, spill_file: SpillFile | None = None) -> ArenaBackend:
+    session, contract = open_model(file, "cpu", 1)
+    return ArenaBackend(session, contract, ArenaStore(contract, ROWS, SCRATCH, "cpu", spill_file))
+
+
+def run_of(
+    read_rows: list[int], write_rows: list[int], lengths: list[int], tokens: np.ndarray | None = None
+) -> Run:
+    if tokens is None:
+        tokens = RNG.integers(len(SYMBOLS), size=(len(read_rows), max(lengths)))
+    return Run(np.array(read_rows), np.array(write_rows), np.array(lengths, np.int32), (tokens,))
+
+
+def states_of(count: int) -> np.ndarray:
+    return RNG.uniform(-1, 1, (count, SIZE)).astype(np.float32)
+
+
+def filled(*backends: Backend) -> np.ndarray:
+    """Every row that a session can own has a state; the states of all rows."""
+    states = states_of(ROWS - 1)
+    for backend in backends:
+        backend.write(np.arange(1, ROWS), states)
+    return np.concatenate([np.zeros((1, SIZE), np.float32), states])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_it_answers_bit_for_bit_what_the_rows_form_answers_and_touches_no_other_row(
+    backend: ArenaBackend, plain: OnnxBackend, batch: int, steps: int
+) -> None:
+    before = filled(backend, plain)
+    reads, writes = RNG.permutation(np.arange(1, ROWS))[: 2 * batch].reshape(2, batch).tolist()
+    lengths = RNG.integers(1, steps + 1, batch)
+    lengths[0] = steps
+    run = run_of(reads, writes, lengths.tolist())
+
+    given, expected = backend.run(run), plain.run(run)
+
+    assert given.finite is expected.finite is None
+    for member, length in enumerate(lengths):
+        answer = given.outputs[0][member, :length]
+        assert answer.tobytes() == expected.outputs[0][member, :length].tobytes()
+    everything = np.arange(ROWS)
+    assert backend.read(everything).tobytes() == plain.read(everything).tobytes()
+    others = np.setdiff1d(everything, writes)
+    assert backend.read(others).tobytes() == before[others].tobytes()
+
+
+def test_answers_stay_what_they_were_when_the_buffers_are_used_again(backend: ArenaBackend) -> None:
+    first = backend.run(run_of([0, 0], [1, 2], [1, 1]))
+    kept = first.outputs[0].copy()
+    backend.run(run_of([1, 2], [3, 4], [1, 1]))
+    assert first.outputs[0].tobytes() == kept.tobytes()
+
+
+def test_a_small_batch_after_a_large_one_writes_only_its_own_rows(backend: ArenaBackend) -> None:
+    """What is left in the buffers belongs to others."""
+    filled(backend)
+    backend.run(run_of([1, 2, 3, 4, 5, 6, 7, 8], [11, 12, 13, 14, 15, 16, 17, 18], [2] * 8))
+    before = backend.read(np.arange(ROWS))
+
+    backend.run(run_of([1, 2, 3, 4, 5], [21, 22, 23, 24, 25], [2, 1, 1, 1, 1]))
+
+    others = np.setdiff1d(np.arange(ROWS), np.arange(21, 26))
+    assert backend.read(others).tobytes() == before[others].tobytes()
+
+
+def test_members_that_fill_up_write_a_row_each(backend: ArenaBackend) -> None:
+    backend.run(run_of([0, 0, 0, 0, 0], [1, 2, 3, 4, 5], [1] * 5))
+    (bucket,) = backend._buckets.values()
+    written = bucket._buffers["write_rows"].numpy()
+    assert bucket.batch == 8
+    assert len(set(written.tolist())) == 8
+    assert written[:5].tolist() == [1, 2, 3, 4, 5]
+    assert (written[5:] >= ROWS).all()
+
+
+def test_the_first_step_reads_the_initial_row_and_never_writes_it(backend: ArenaBackend) -> None:
+    backend.warm_up(5)
+    backend.run(run_of([INITIAL_ROW] * 3, [1, 2, 3], [4, 2, 1]))
+    assert not backend.read(np.array([INITIAL_ROW])).any()
+
+
+def test_a_chunk_may_go_on_in_the_row_it_wrote(backend: ArenaBackend, plain: OnnxBackend) -> None:
+    tokens = RNG.integers(len(SYMBOLS), size=(1, 6))
+    plain.run(run_of([0], [1], [6], tokens))
+    for read_row, part in zip((0, 1, 1), np.split(tokens, 3, axis=1), strict=True):
+        backend.run(run_of([read_row], [1], [2], part))
+    assert backend.read(np.array([1])).tobytes() == plain.read(np.array([1])).tobytes()
+
+
+def test_a_state_that_is_not_finite_is_told_and_costs_no_other_row(backend: ArenaBackend) -> None:
+    before = filled(backend)
+    sick = before[[2]].copy()
+    sick[0, HIDDEN] = np.nan
+    backend.write(np.array([2]), sick)
+
+    result = backend.run(run_of([1, 2, 3], [11, 12, 13], [1, 2, 1]))
+
+    assert result.finite is not None
+    assert result.finite.tolist() == [True, False, True]
+    others = np.setdiff1d(np.arange(ROWS), [2, 11, 12, 13])
+    assert backend.read(others).tobytes() == before[others].tobytes()
+    assert np.isfinite(backend.read(np.array([11, 13]))).all()
+    assert backend.run(run_of([1, 3], [21, 22], [1, 1])).finite is None
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, SIZE - 1])
+def test_every_number_of_a_row_is_looked_at(backend: ArenaBackend, number: float, place: int) -> None:
+    """The check alone: a step might turn an infinite state into a finite one."""
+    states = states_of(4)
+    states[1, place] = number
+    backend.write(np.array([1, 2, 3, 4]), states)
+    backend.run(run_of([0, 0, 0, 0], [5, 6, 7, 8], [1] * 4))
+    (bucket,) = backend._buckets.values()
+    bucket._buffers["write_rows"].update_inplace(np.array([1, 2, 3, 4]))
+    assert bucket._finiteness is not None
+    finite = bucket._finiteness.of_first(4)
+    assert finite is not None
+    assert finite.tolist() == [True, False, True, True]
+
+
+def test_the_largest_finite_numbers_are_finite(backend: ArenaBackend) -> None:
+    backend.run(run_of([0], [1], [1]))
+    (bucket,) = backend._buckets.values()
+    backend.write(np.array([1]), np.full((1, SIZE), np.finfo(np.float32).max))
+    assert bucket._finiteness is not None
+    assert bucket._finiteness.of_first(1) is None
+
+
+def test_a_run_that_fails_leaves_the_rows_that_sessions_have(backend: ArenaBackend) -> None:
+    before = filled(backend)
+    bad = np.array([[0], [len(SYMBOLS)]])
+    with pytest.raises(Exception, match="out of data bounds"):
+        backend.run(run_of([1, 2], [11, 12], [1, 1], bad))
+    others = np.setdiff1d(np.arange(ROWS), [11, 12])
+    assert backend.read(others).tobytes() == before[others].tobytes()
+    assert backend.run(run_of([1, 2], [11, 12], [1, 1])).finite is None
+
+
+def test_rows_go_to_the_spill_file_and_run_from_there(backend: ArenaBackend, plain: OnnxBackend) -> None:
+    before = filled(backend, plain)
+    for one in (backend, plain):
+        one.spill(np.array([3, 4, 5]), np.array([7, 0, 1]))
+        one.write(np.array([3, 4, 5]), np.zeros((3, SIZE), np.float32))
+    run = run_of([-8, 6, -1, 0], [11, 12, 13, 14], [2, 3, 1, 2])
+
+    given, expected = backend.run(run), plain.run(run)
+
+    assert backend.read(np.array([-8, -1, -2])).tobytes() == before[[3, 4, 5]].tobytes()
+    assert given.outputs[0][0, :2].tobytes() == expected.outputs[0][0, :2].tobytes()
+    everything = np.arange(ROWS)
+    assert backend.read(everything).tobytes() == plain.read(everything).tobytes()
+
+
+def test_a_model_that_begins_with_other_numbers_begins_with_them(arena_file: Path, rows_file: Path) -> None:
+    """Two versions over one store, each with its own beginning."""
+    session, contract = open_model(arena_file, "cpu", 1)
+    start = tuple(states_of(1)[0].tolist())
+    begins = contract.model_copy(update={"initial": start})
+    store = ArenaStore(contract, ROWS, SCRATCH, "cpu")
+    zeros, other = ArenaBackend(session, contract, store), ArenaBackend(session, begins, store)
+    plain_session, plain_contract = open_model(rows_file, "cpu", 1)
+    plain_contract = plain_contract.model_copy(update={"initial": start})
+    plain = OnnxBackend(plain_session, plain_contract, RowStore(plain_contract, ROWS))
+    run = run_of([0, 0, 0], [1, 2, 3], [2, 1, 2])
+
+    given, expected = other.run(run), plain.run(run)
+
+    assert given.outputs[0][1, 0].tobytes() == expected.outputs[0][1, 0].tobytes()
+    assert other.read(np.arange(4)).tobytes() == plain.read(np.arange(4)).tobytes()
+    assert not zeros.read(np.array([0])).any()
+
+
+def test_warming_up_and_capturing_touch_no_row_of_a_session(backend: ArenaBackend) -> None:
+    before = filled(backend)
+    backend.warm_up(6)
+    captures = backend.captures(6)
+    assert len(captures) == len(buckets(6)) == 4
+    for capture in captures:
+        capture()
+    assert backend.read(np.arange(ROWS)).tobytes() == before.tobytes()
+
+
+def test_each_size_of_batch_has_a_graph_of_its_own_and_longer_runs_have_none(backend: ArenaBackend) -> None:
+    backend.warm_up(8)
+    for capture in backend.captures(8):
+        capture()
+    backend.run(run_of([0, 0], [1, 2], [3, 2]))
+    numbers = {
+        size: bucket._graph.get_run_config_entry("gpu_graph_id") for size, bucket in backend._buckets.items()
+    }
+    assert numbers == {(1, 1): "1", (2, 1): "2", (4, 1): "3", (8, 1): "4", (1, 2): "-1", (2, 4): "-1"}
+
+
+@pytest.mark.parametrize("cell", ["peephole", "coupled", "gru", "rnn"])
+def test_every_recurrence_runs_as_it_does_in_the_rows_form(cell: str, tmp_path: Path) -> None:
+    """Some are Scans; others are operators on CUDA and Scans on the CPU, so that they sum in another order."""
+    checkpoint = tiny_checkpoint(hidden=8, layers=2, cell=cell)
+    for name, options in (("rows", Options()), ("arena", Options(target="cuda"))):
+        (tmp_path / name).write_bytes(characters_model(checkpoint, options).SerializeToString())
+    session, contract = open_model(tmp_path / "rows", "cpu", 1)
+    plain, backend = (
+        OnnxBackend(session, contract, RowStore(contract, ROWS)),
+        arena_backend(tmp_path / "arena"),
+    )
+    run = run_of([0, 0, 0], [1, 2, 3], [3, 1, 2])
+
+    given, expected = backend.run(run), plain.run(run)
+
+    np.testing.assert_allclose(given.outputs[0][0], expected.outputs[0][0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(backend.read(np.arange(4)), plain.read(np.arange(4)), rtol=1e-5, atol=1e-6)
+
+
+def test_what_gates_do_is_an_answer_of_each_member(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(hidden=8)
+    for name, target in (("rows", "cpu"), ("arena", "cuda")):
+        options = Options(target=target, observe=True)
+        (tmp_path / name).write_bytes(characters_model(checkpoint, options).SerializeToString())
+    session, contract = open_model(tmp_path / "rows", "cpu", 1)
+    plain, backend = (
+        OnnxBackend(session, contract, RowStore(contract, ROWS)),
+        arena_backend(tmp_path / "arena"),
+    )
+    run = run_of([0, 0, 0], [1, 2, 3], [3, 1, 2])
+
+    given, expected = backend.run(run), plain.run(run)
+
+    assert given.observed is not None
+    assert expected.observed is not None
+    np.testing.assert_allclose(given.observed, expected.observed, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("graph", [gather_graph, scatter_graph, check_graph])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_the_graphs_written_by_hand_are_onnx(graph: Callable[[str, int], bytes], dtype: str) -> None:
+    model = onnx.ModelProto.FromString(graph(dtype, 300))
+    onnx.checker.check_model(model, full_check=True)
+    assert model.SerializeToString(deterministic=True)
+    assert (model.ir_version, model.opset_import[0].version) == (10, 20)
+    assert model.graph.input[0].type.tensor_type.shape.dim[1].dim_value == 300
