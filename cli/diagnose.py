@@ -2,6 +2,7 @@
 
   carousel diagnose runs/stdlib --out report
   carousel diagnose runs/stdlib --data a-text.txt --beside runs/an-rnn --out report
+  carousel diagnose --live 127.0.0.1:8001 --session diary    what the gates of a running session do, as it is stepped
 
 The folder then holds `index.html`, one page that needs no network, and `report.json` with all numbers.
 """
@@ -10,6 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.diagnose_live import LiveError, add_live_arguments, diagnose_live
 from cli.progress import waiting
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `carousel diagnose` understands."""
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("checkpoint", nargs="?", type=Path, help="a checkpoint, or the folder of a run")
+    what.add_argument("--live", metavar="ADDRESS", help="a running service, instead of a checkpoint")
     parser.add_argument(
         "--data",
         metavar="SOURCE",
@@ -30,12 +34,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("report"), metavar="DIR", help="the folder (default: report)"
     )
+    add_live_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look at the model, write the report and say where it is."""
+    from model.diagnostics.report import PAGE
+
+    if args.live is None and args.session:
+        raise LiveError("--session: expected --live ADDRESS beside it, came a checkpoint")
+    (_diagnose if args.live is None else diagnose_live)(args)
+    print(args.out / PAGE)
+    return 0
+
+
+def _diagnose(args: argparse.Namespace) -> None:
     from model.checkpoint import load_checkpoint
-    from model.diagnostics.report import PAGE, diagnose, write_report
+    from model.diagnostics.report import diagnose, write_report
     from model.diagnostics.subject import subject_of
 
     checkpoint = load_checkpoint(args.checkpoint)
@@ -48,8 +63,6 @@ def run(args: argparse.Namespace) -> int:
         chapters = diagnose(subject, folder, beside, tell)
     facts = {**_facts(checkpoint), "run on": subject.data}
     write_report(args.out, f"What {args.checkpoint} does inside", facts, chapters)
-    print(args.out / PAGE)
-    return 0
 
 
 def _facts(checkpoint: "Checkpoint") -> dict[str, str]:

@@ -6,7 +6,6 @@ anybody is answered; a failed run changes nothing; a caller that left never brea
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,7 @@ from service.kept import KeptAnswers
 from service.limits import Limits
 from service.metrics import Metrics, ModelMetrics
 from service.models import Models
+from service.observations import Observations
 from service.pace import Pace
 from service.queue import ChunkQueue
 from service.repository import ServedModel
@@ -66,14 +66,13 @@ class Engine:
         self._scheduler = Scheduler(limits.batch_chunks, {})
         self._pace = Pace()
         self.spilling = Spilling(self.table, self.served)
-        self._dispatch = dispatch
         self._metrics = metrics
+        self.observations = Observations(self.table, metrics)
         self._of_model: list[ModelMetrics] = []
         self._results = Results(
             self.served, self.table, self.queue, self.kept, self._scheduler, self._of_model, clock
         )
-        self._soon = soon
-        self._later = later
+        self._dispatch, self._soon, self._later = dispatch, soon, later
         self._groups: dict[int, Group] = {}
         self._running = self._stopped = self._pumping = False
         self._running_since = 0.0
@@ -148,9 +147,7 @@ class Engine:
         table, model = self.table, int(self.table.model[slot])
         queued = [link for link in self.queue.chain(slot) if not link[0].started]
         # A run that reads the row ends before anybody can take it.
-        self.served[model].give(table.row[slot : slot + 1])
-        if (memory := self.served[model].memory) is not None:
-            memory.give(int(table.memory[slot]))
+        self.served[model].leave(table.row[slot : slot + 1], int(table.memory[slot]))
         self.kept.forget_all(model, slot)
         if table.owner_of(slot) != HIDDEN:
             self._metrics.count_end(reason)
@@ -260,10 +257,7 @@ class Engine:
         metrics.batch_chunks.observe(batch.size, 1)
         if len(batch.cohorts) > 1:
             metrics.padding.inc(batch.padding)
-        run = batch.run(self.table)
-        if model.memory is not None:
-            run = replace(run, memory_rows=batch.memory_rows(self.table))
-        job = partial(model.backend.run, run)
+        job = partial(model.backend.run, batch.run(self.table, model.memory is not None))
         self._running, self._running_since = True, now
         if self._pace.predict(batch) < self.limits.inline_s and self._scheduler.empty:
             self._finished(batch, outcome(job))
@@ -287,8 +281,8 @@ class Engine:
     def _apply(self, batch: Batch, result: Result) -> None:
         model, metrics = self.served[batch.model], self._of_model[batch.model]
         self._pace.learn(batch, result.seconds)
-        if result.observed is not None and model.contract.observed is not None:
-            self._metrics.observe_gates(model.key, model.contract.observed.statistics, result.observed)
+        if result.observed is not None:
+            self.observations.take(model, batch, result)
         metrics.run_seconds.observe(result.seconds, 1)
         if result.seconds >= self.limits.slow_run_s:
             sizes = {"sessions": batch.size, "steps": batch.longest}

@@ -112,7 +112,7 @@ class SessionTable:
 
     def put(self, names: Sequence[Key], model: int, ttl_us: int, now: float) -> Slots:
         """Start sessions by names that `check_new` has let pass, or that a session has just left."""
-        names = [(owner, session_id or secrets.token_urlsafe(16)) for owner, session_id in names]
+        names = [(owner, session_id or secrets.token_hex(16)) for owner, session_id in names]
         for name in names:
             self.tombstones.forget(name)
         slots = self.adopt(names, model)

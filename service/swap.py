@@ -54,6 +54,7 @@ def unload(engine: Engine, model: ServedModel) -> bool:
     """
     last = not engine.models.siblings(model)
     engine.models.remove(model)
+    engine.observations.drop(model.number)
     if last:
         engine.kept.drop_model(model.number)
         if model.spill is not None:

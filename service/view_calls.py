@@ -105,4 +105,5 @@ class ViewCalls(Calls):
             expires_in_s=max(0.0, int(table.used_us[slot] + table.ttl_us[slot]) / 1e6 - now),
             pinned=bool(table.pinned[slot]),
             owner=table.owner_of(slot),
+            observed=self.engine.observations.of(slot),
         )

@@ -7,9 +7,10 @@ from typing import Self
 
 from carousel.client.async_session import AsyncSession
 from carousel.client.calls import Calls
+from carousel.client.catalog import Catalog
 from carousel.client.channel import metadata_of, open_channel, stub_of
 from carousel.client.description import Description
-from carousel.client.errors import ModelDiffersError, ModelNotFoundError
+from carousel.client.errors import ModelDiffersError
 from carousel.client.link import Link
 from carousel.client.served import Arrays, FailedModel, Loaded, ServedModel
 from carousel.client.tensors import from_arrays, to_arrays
@@ -56,7 +57,7 @@ class AsyncClient:
         stub = stub_of(self._channel, metadata)
         self._calls = Calls(stub, target, timeout_s)
         self._link = Link(stub.Stream)
-        self._models: dict[tuple[str, str], ServedModel] = {}
+        self._catalog = Catalog(self._calls)
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,10 +78,7 @@ class AsyncClient:
         Raises:
             ServerUnreachableError: no answer in time.
         """
-        response = await self._calls.list_models()
-        found = [ServedModel.from_wire(model) for model in response.models if model.state != Model.FAILED]
-        self._models = {(model.name, model.version): model for model in found}
-        return found
+        return await self._catalog.ask()
 
     async def failed_models(self) -> list[FailedModel]:
         """The versions that the server could not load, and why.
@@ -152,13 +150,13 @@ class AsyncClient:
             model=model, version=version, session=session, time_to_live_s=time_to_live_s, snapshot=snapshot
         )
         if priming is not None:
-            contract = (await self._find(model, version)).priming
+            contract = (await self._catalog.find(model, version)).priming
             if contract is None:
                 raise ModelDiffersError(f"model {model!r} is not primed", Reason.MODEL_DIFFERS)
             request.priming.extend(to_arrays(contract, priming))
         opened = await self._calls.open(request)
-        served = await self._served(opened.model, opened.version)
-        return AsyncSession(opened.session, served, bool(version), opened.next_index, self._link, self._calls)
+        served = await self._catalog.served(opened.model, opened.version)
+        return self._session(opened.session, served, bool(version), opened.next_index)
 
     async def attach(self, session: str) -> AsyncSession:
         """Go on with a session that lives on the server, at the step it expects.
@@ -170,8 +168,8 @@ class AsyncClient:
             ServerUnreachableError: no answer in time.
         """
         found = await self._calls.describe(session)
-        served = await self._served(found.model, found.version)
-        return AsyncSession(session, served, found.pinned, found.next_index, self._link, self._calls)
+        served = await self._catalog.served(found.model, found.version)
+        return self._session(session, served, found.pinned, found.next_index)
 
     async def list_sessions(
         self, *, model: str = "", prefix: str = "", all_owners: bool = False
@@ -195,7 +193,7 @@ class AsyncClient:
         while True:
             page = await self._calls.list_sessions(request)
             for told in page.sessions:
-                yield Description.from_wire(told)
+                yield await self._catalog.description(told)
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
@@ -216,27 +214,11 @@ class AsyncClient:
             ModelNotFoundError: no such model or version.
             ModelDiffersError: the model has sessions; open one.
         """
-        contract = (await self._find(model, version)).contract
+        contract = (await self._catalog.find(model, version)).contract
         request = InferRequest(model=model, version=version, inputs=to_arrays(contract, inputs))
         response = await self._calls.infer(request)
-        served = await self._served(response.model, response.version)
+        served = await self._catalog.served(response.model, response.version)
         return from_arrays(served.contract.outputs, response.outputs)
 
-    async def _find(self, name: str, version: str) -> ServedModel:
-        """What is known of a model before it is asked for anything; any version tells the dtypes of its inputs."""
-        if not any(one == name and version in ("", other) for one, other in self._models):
-            await self.models()
-        for model in self._models.values():
-            if model.name == name and version in ("", model.version) and not model.retiring:
-                return model
-        wanted = f"{name}/{version}" if version else name
-        raise ModelNotFoundError(f"model {wanted!r} is not being served", Reason.MODEL_NOT_FOUND)
-
-    async def _served(self, name: str, version: str) -> ServedModel:
-        if (name, version) not in self._models:
-            await self.models()
-        try:
-            return self._models[name, version]
-        except KeyError:
-            message = f"model {name!r} version {version!r} is not being served any more"
-            raise ModelNotFoundError(message, Reason.MODEL_NOT_FOUND) from None
+    def _session(self, session: str, served: ServedModel, pinned: bool, next_index: int) -> AsyncSession:
+        return AsyncSession(session, served, pinned, next_index, self._link, self._calls, self._catalog)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from carousel.client.backoff import Backoff
 from carousel.client.calls import Calls
+from carousel.client.catalog import Catalog
 from carousel.client.description import Description
 from carousel.client.errors import InvalidInputError, Refusal, StepTimeoutError
 from carousel.client.generation import Generation
@@ -36,10 +37,18 @@ class AsyncSession:
     """
 
     def __init__(
-        self, session: str, model: ServedModel, pinned: bool, next_index: int, link: Link, calls: Calls
+        self,
+        session: str,
+        model: ServedModel,
+        pinned: bool,
+        next_index: int,
+        link: Link,
+        calls: Calls,
+        catalog: Catalog,
     ) -> None:
         self._link = link
         self._calls = calls
+        self._catalog = catalog
         self._close_id = str(uuid.uuid4())
         self._lane = self._new_lane(session, model, pinned, next_index)
         self._strayed = False
@@ -210,7 +219,9 @@ class AsyncSession:
         made = await self._calls.fork(to_request(ForkRequest, session=self.id, count=count, copies=ids))
         lane = self._lane
         return [
-            AsyncSession(copy, lane.model, lane.pinned, made.next_index, self._link, self._calls)
+            AsyncSession(
+                copy, lane.model, lane.pinned, made.next_index, self._link, self._calls, self._catalog
+            )
             for copy in made.copies
         ]
 
@@ -256,7 +267,7 @@ class AsyncSession:
         Raises:
             SessionGoneError: it expired, was closed, evicted or lost.
         """
-        return Description.from_wire(await self._calls.describe(self.id))
+        return await self._catalog.description(await self._calls.describe(self.id))
 
     async def close(self) -> int:
         """End the session and free its state; steps under way fail with `SessionGoneError`. May be repeated.

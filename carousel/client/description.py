@@ -1,5 +1,6 @@
 """Where a session stands on the server, as it is told."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 from carousel.wire.carousel_pb2 import DescribeResponse
@@ -20,10 +21,13 @@ class Description(NamedTuple):
     kept_answers: int
     kept_bytes: int
     expires_in_s: float
+    observed: dict[str, float]
+    """What its gates did, means over the steps of its last run by the names in the contract's `observed`; empty for models
+    without, and before the first step."""
 
     @classmethod
-    def from_wire(cls, told: DescribeResponse) -> Self:
-        """Read what `Describe` and `ListSessions` tell."""
+    def from_wire(cls, told: DescribeResponse, statistics: Sequence[str]) -> Self:
+        """Read what `Describe` and `ListSessions` tell, with the names of what is observed."""
         return cls(
             told.session,
             told.model,
@@ -35,4 +39,7 @@ class Description(NamedTuple):
             told.kept_answers,
             told.kept_bytes,
             told.expires_in_s,
+            dict(
+                zip(statistics, told.observed, strict=False)
+            ),  # the file behind a version may be another by now
         )

@@ -259,7 +259,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, session: _Optional[str] = ...) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("session", "model", "version", "next_index", "queued_chunks", "kept_answers", "kept_bytes", "expires_in_s", "pinned", "owner")
+    __slots__ = ("session", "model", "version", "next_index", "queued_chunks", "kept_answers", "kept_bytes", "expires_in_s", "pinned", "owner", "observed")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +270,7 @@ class DescribeResponse(_message.Message):
     EXPIRES_IN_S_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_FIELD_NUMBER: _ClassVar[int]
     session: str
     model: str
     version: str
@@ -280,7 +281,8 @@ class DescribeResponse(_message.Message):
     expires_in_s: float
     pinned: bool
     owner: str
-    def __init__(self, session: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., next_index: _Optional[int] = ..., queued_chunks: _Optional[int] = ..., kept_answers: _Optional[int] = ..., kept_bytes: _Optional[int] = ..., expires_in_s: _Optional[float] = ..., pinned: bool = ..., owner: _Optional[str] = ...) -> None: ...
+    observed: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, session: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., next_index: _Optional[int] = ..., queued_chunks: _Optional[int] = ..., kept_answers: _Optional[int] = ..., kept_bytes: _Optional[int] = ..., expires_in_s: _Optional[float] = ..., pinned: bool = ..., owner: _Optional[str] = ..., observed: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "model", "prefix", "all_owners")

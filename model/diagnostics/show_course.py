@@ -60,7 +60,7 @@ def evolution_chapter(course: Course) -> Chapter:
         axis.set_xlabel("updates")
     axes[0].set_ylim(0, 1)
     axes[0].set_ylabel("mean opening")
-    axes[-1].legend()
+    axes[-1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
     return Chapter(
         "evolution",
         title,

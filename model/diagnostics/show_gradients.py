@@ -34,7 +34,7 @@ def norms_chapter(layers: list[Layer], loss: Tensor) -> Chapter:
         "A gate whose bars are orders of magnitude below the others' hardly learns any more.",
         {f"layer{k}": norms for k, norms in enumerate(found)},
         svg(figure),
-        "Frobenius norms of the gradient of the mean loss over the held-out sequences, one block of rows for each gate.",
+        "Frobenius norms of the gradient of the mean loss over the sequences, one block of rows for each gate.",
     )
 
 
@@ -71,9 +71,9 @@ def flow_chapter(own: list[Flow], beside: list[Flow], name: str) -> Chapter:
         "direct line, gradients travel through the gates and not along the cell.",
         numbers,
         svg(figure),
-        "Medians over the held-out sequences of the gradient of the last step's loss, as shares of the gradient at k = 0; shaded: "
+        "Medians over the sequences of the gradient of the last step's loss, as shares of the gradient at k = 0; shaded: "
         "one sequence in ten below, one in ten above. Direct holds the gates, dL/dC[t] times the product of f, and is the "
-        "brief's formula; the total is what learning gets. The product of f decays as well: without vanishing would need f = 1.",
+        "formula of most textbooks; the total is what learning gets. The product of f decays as well, unless f = 1.",
     )
 
 
