@@ -146,12 +146,13 @@ def _row(name: str, command: str, recipe: "Recipe", runs: list[Run], load: float
 
     from bench.report import machine
     from model.revision import revision
+    from model.target_recipe import NONE_KNOWN
 
     target, on = recipe.target, machine()
     assert target is not None
     others = {key: fmean(run.figures[key] for run in runs) for key in runs[0].figures if key != target.figure}
     beside = "".join(f", {key} {value:.4g}" for key, value in others.items())
-    published = target.published if target.verified else f"{target.published} (not verified)"
+    quoted = "" if target.verified or target.published == NONE_KNOWN else " (not verified)"
     time_each = (
         f"{fmean(run.seconds for run in runs):.0f} s for {fmean(run.updates for run in runs):.0f} updates"
     )
@@ -164,7 +165,7 @@ def _row(name: str, command: str, recipe: "Recipe", runs: list[Run], load: float
         target.figure,
         _reached(target, runs) + beside,
         target.said,
-        published if target.published != "none known" else target.published,
+        f"{target.published}{quoted}",
         f"{recipe.training.seed}" + (f" to {recipe.training.seed + len(runs) - 1}" if len(runs) > 1 else ""),
         time_each,
         f"{on['cpu']}, one thread, torch {torch.__version__}",

@@ -121,6 +121,7 @@ def _is_text(contract: Contract) -> bool:
         len(contract.inputs) == 1
         and source.vocabulary is not None
         and source.vocabulary == target.vocabulary
+        and all(len(symbol) == 1 for symbol in source.vocabulary)
         and source.shape == ()
         and target.shape == (len(source.vocabulary),)
     )

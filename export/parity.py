@@ -53,12 +53,12 @@ def parity_checks(
     single = TorchStep(model, contract.segments, torch.float32)
     double = TorchStep(model, contract.segments, torch.float64)
     with one_torch_thread():
-        draw = drawing(model, contract, rng)
+        draw, numbers = drawing(model, contract, rng), isinstance(model, NumberModel)
         cases = {
-            f"random {draw.__name__}": list(random_cases(contract, draw, rng)),
+            f"random {'numbers' if numbers else 'tokens'}": list(random_cases(contract, draw, rng)),
             f"{contract.max_steps} steps": [long_case(contract, draw, rng)],
         }
-        if draw.__name__ == "tokens":
+        if not numbers:
             cases["text the model writes"] = [
                 own_text_case(single, contract, _rows(contract, OWN_TEXTS, 0.0, rng), rng)
             ]

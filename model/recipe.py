@@ -5,7 +5,7 @@ Recipes that come with Carousel lie in `model/recipes/`.
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from pydantic import ValidationError, model_validator
 
@@ -149,6 +149,12 @@ _KINDS: tuple[type[Recipe], ...] = (
     ListOpsRecipe,
     TranslateRecipe,
 )
+
+
+def data_section(task: TaskName) -> type[DataSection]:
+    """The `[data]` of a task."""
+    kind = next(kind for kind in _KINDS if task in _tasks_of(kind))
+    return cast(type[DataSection], kind.model_fields["data"].annotation)
 
 
 def _tasks_of(kind: type[Recipe]) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from model.section import Positive, Section
 
+NONE_KNOWN = "none known"
+
 
 class TargetRecipe(Section):
     """`[target]`: a figure of the task's test, and what others have of it. It has no influence on a training."""
@@ -15,7 +17,7 @@ class TargetRecipe(Section):
     at_most: float | None = None
     at_least: float | None = None
     """What to reach: one of the two."""
-    published: str = "none known"
+    published: str = NONE_KNOWN
     """What others report, and where."""
     verified: bool = False
     """Whether somebody looked `published` up for this recipe; else it is told as quoted from memory."""

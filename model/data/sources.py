@@ -44,7 +44,7 @@ def read_texts(source: str) -> list[str]:
     if source == STANDARD_LIBRARY:
         return _standard_library()
     if source == DOCSTRINGS:
-        return [text for module in _standard_library() if (text := "\n".join(_docstrings(module)))]
+        return [text for module in _standard_library() if (text := "\n".join(docstrings_of(module)))]
     if source in DATA_SETS:
         return [_text(placed(source))]
     path = Path(source)
@@ -78,8 +78,8 @@ def _standard_library() -> list[str]:
     return [_text(folder / name) for name in names if _is_read(name) and "_sysconfigdata" not in name]
 
 
-def _docstrings(module: str) -> Iterator[str]:
-    """Those of a module's source, in their order, unindented."""
+def docstrings_of(module: str) -> Iterator[str]:
+    """What the source of a module and its classes and functions say of themselves, unindented."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # old escapes in strings that are not ours
         tree = ast.parse(module)

@@ -42,7 +42,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Corpus:
+class Collection:
     """Many series."""
 
     series: tuple[Watched, ...]
@@ -54,7 +54,7 @@ class Corpus:
         return ("value",)
 
 
-def load_watched(data: WatchedData) -> Corpus:
+def load_watched(data: WatchedData) -> Collection:
     """Read the series of a recipe.
 
     Args:
@@ -64,7 +64,7 @@ def load_watched(data: WatchedData) -> Corpus:
         DataError: they are not there, or not what they were.
     """
     if data.source == GENERATED:
-        return Corpus(spikes(), hashlib.sha256(f"{GENERATED} {_SPIKES_SEED}".encode()).hexdigest())
+        return Collection(spikes(), hashlib.sha256(f"{GENERATED} {_SPIKES_SEED}".encode()).hexdigest())
     folder = nab_folder()
     labels = (folder / "labels" / "combined_windows.json").read_bytes()
     windows = json.loads(labels)
@@ -74,7 +74,9 @@ def load_watched(data: WatchedData) -> Corpus:
         digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
     if digest.hexdigest() != _NAB_SHA256:
         raise DataError(f"{folder}: sha256 of all series is {digest.hexdigest()}, expected {_NAB_SHA256}")
-    return Corpus(tuple(_series(name, tables[name], windows[name]) for name in tables), digest.hexdigest())
+    return Collection(
+        tuple(_series(name, tables[name], windows[name]) for name in tables), digest.hexdigest()
+    )
 
 
 def nab_folder() -> Path:
@@ -90,6 +92,19 @@ def nab_folder() -> Path:
     if not (folder / "labels" / "combined_windows.json").is_file():
         raise DataError(f"{NAB}: no file {folder / 'labels' / 'combined_windows.json'}")
     return folder
+
+
+def windowed_gaussian() -> dict[str, NDArray[np.float64]]:
+    """The scores that one of the benchmark's own detectors gives each series, where they lie beside it; else nothing.
+
+    They are of the file of the benchmark's results, in thousandths: a line `name,scores` for each series.
+    """
+    file = nab_folder() / "reference_scores" / "windowedGaussian.csv.gz"
+    if not file.is_file():
+        return {}
+    lines = gzip.decompress(file.read_bytes()).decode("utf-8").splitlines()[1:]
+    pairs = (line.split(",") for line in lines)
+    return {name: np.array(scores.split(), dtype=np.float64) / 1000 for name, scores in pairs}
 
 
 def spikes() -> tuple[Watched, ...]:

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from model.data import watched
 from model.data.corpus import Corpus, load_corpus
 from model.data.pairs import Pairs, load_pairs
 from model.data.pieces import Pieces, load_pieces
 from model.data.series import Series, load_series
 from model.data.vocabulary import Words
-from model.data.watched import load_watched
+from model.data.watched import Collection, load_watched
 from model.recipe import (
     AnomaliesRecipe,
     GeneratedRecipe,
@@ -75,7 +74,7 @@ def task_of(recipe: Recipe, data: Data) -> Task:
             return Forecast(recipe, data)
         case MusicRecipe(), Pieces():
             return Music(recipe, data)
-        case AnomaliesRecipe(), watched.Corpus():
+        case AnomaliesRecipe(), Collection():
             return Anomalies(recipe, data)
         case TranslateRecipe(), Pairs():
             return Translate(recipe, data)

@@ -9,16 +9,23 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from carousel.client import AsyncClient
 from carousel.contract import Contract
-from export.door import Exported, export_checkpoint
+from export.door import Exported, VerificationError, export_checkpoint, write_verified
 from export.errors import ExportError
 from export.file import read_model
+from export.numbers import numbers_model
 from export.options import Options
 from export.packing import packed
+from export.repository import new_version
 from export.runtime import OnnxStep
+from export.step import stepping
 from model.checkpoint import Checkpoint
 from model.recipe import Recipe
+from model.tasks.task import TaskModel
 from model.tasks.tasks import load_data, task_of
+from service.server import start_server
+from service.settings import Settings
 from tests.models import LINEAGE
 
 DATA = {"source": "waves", "values": ["load"], "past": ["temperature"], "known": ["event"], "horizon": 4}
@@ -75,7 +82,9 @@ def test_a_forecast_has_the_forms_that_other_models_have(options: dict[str, Any]
 
 def test_ports_are_named_after_the_columns(tmp_path: Path) -> None:
     contract: Contract = exported(tmp_path, checkpoint())[0].contract
-    ports = {port.name: (port.shape, port.vocabulary, port.feeds) for port in (*contract.inputs, *contract.outputs)}
+    ports = {
+        port.name: (port.shape, port.vocabulary, port.feeds) for port in (*contract.inputs, *contract.outputs)
+    }
     assert ports == {
         "values": ((1,), ("load",), None),
         "past": ((1,), ("temperature",), None),
@@ -86,7 +95,10 @@ def test_ports_are_named_after_the_columns(tmp_path: Path) -> None:
 
 def test_whoever_goes_on_from_its_own_forecasts_says_which_input_they_feed(tmp_path: Path) -> None:
     contract = exported(tmp_path, checkpoint(recursive=True))[0].contract
-    assert {port.name: port.feeds for port in contract.outputs} == {"forecast": "values", "past_forecast": "past"}
+    assert {port.name: port.feeds for port in contract.outputs} == {
+        "forecast": "values",
+        "past_forecast": "past",
+    }
     assert contract.inputs[2].shape == (1,)
 
 
@@ -113,10 +125,6 @@ def test_less_than_float32_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_graph_whose_scale_was_lost_is_not_written(tmp_path: Path) -> None:
-    from export.door import VerificationError, write_verified
-    from export.numbers import numbers_model
-    from export.repository import new_version
-
     made = checkpoint()
     graph = numbers_model(made)
     made.model.scale_out.mul_(1.01)
@@ -125,8 +133,26 @@ def test_a_graph_whose_scale_was_lost_is_not_written(tmp_path: Path) -> None:
 
 
 def test_a_model_without_steps_is_no_step_graph() -> None:
-    from export.step import stepping
-    from model.tasks.task import TaskModel
-
     with pytest.raises(ExportError, match="expected a model that advances in steps"):
         stepping(replace(checkpoint(), model=TaskModel()))
+
+
+async def test_a_forecast_through_the_service_is_what_torch_computes_however_it_is_cut(
+    tmp_path: Path,
+) -> None:
+    made = checkpoint(recursive=True, changes=True)
+    export_checkpoint(made, tmp_path / "waves", 1)
+    rows = np.random.default_rng(0).uniform(8, 12, (20, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected, _ = made.model(torch.from_numpy(rows)[None], made.model.initial_state(1))
+    server = await start_server(Settings.load({"models": tmp_path, "grpc_port": 0, "http_port": 0}))
+    async with AsyncClient(f"127.0.0.1:{server.grpc_port}") as client:
+        session = await client.open("waves")
+        answers = []
+        for part in np.split(rows, [1, 2, 13]):
+            chunk = {name: part[:, k : k + 1] for k, name in enumerate(("values", "past", "known"))}
+            answers.append(await session.step(chunk))
+    await server.stop()
+    for k, name in enumerate(("forecast", "past_forecast")):
+        found = np.concatenate([answer[name] for answer in answers])[:, 0]
+        assert_allclose(found, expected[0, :, k].numpy(), rtol=1e-5)

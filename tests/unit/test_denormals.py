@@ -17,7 +17,7 @@ from export.draft import Draft
 from service.backend import Run
 from service.denormals import Denormals
 from service.onnx_backend import OnnxBackend
-from service.repository import open_model
+from service.opening import open_model
 from service.row_store import RowStore
 from tests.ports_model import contract, save
 

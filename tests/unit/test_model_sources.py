@@ -33,7 +33,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_an_unknown_source_is_answered_with_what_there_is() -> None:
     with pytest.raises(
-        DataError, match="no text nowhere: expected a file, a folder or one of stdlib, tinyshakes"
+        DataError, match="no text nowhere: expected a file, a folder or one of stdlib, docstrings, tinyshakes"
     ):
         read_texts("nowhere")
 

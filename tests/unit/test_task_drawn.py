@@ -113,12 +113,12 @@ def test_counting_is_learnt_and_told_apart_from_remembering_strings(tmp_path: Pa
 
 
 def test_a_drawn_task_takes_no_other_data() -> None:
-    with pytest.raises(RecipeError, match="data.source: Input should be 'generated'"):
+    with pytest.raises(RecipeError, match=r"data\.source: Input should be 'generated'"):
         recipe("adding", 8).with_source("stdlib")
 
 
 def test_a_drawn_task_has_no_streams_to_move_on_in() -> None:
-    with pytest.raises(RecipeError, match="expected no training.stride"):
+    with pytest.raises(RecipeError, match=r"expected no training\.stride"):
         recipe("adding", 8, stride=2)
 
 

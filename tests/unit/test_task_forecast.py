@@ -1,5 +1,6 @@
 """Forecasts: what is read, what is wanted, whose scale it is, and that nothing is seen of what is to come."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,13 @@ COLUMNS = {"values": ["load"], "past": ["temperature"], "known": ["event"]}
 
 
 def recipe(data: dict[str, Any] | None = None, **training: Any) -> SeriesRecipe:
-    plan = {"updates": 150, "streams": 16, "steps": 24, "learning_rate": 0.01, "evaluate_every": 150} | training
+    plan = {
+        "updates": 150,
+        "streams": 16,
+        "steps": 24,
+        "learning_rate": 0.01,
+        "evaluate_every": 150,
+    } | training
     made = Recipe.from_document(
         {
             "task": "forecast",
@@ -142,15 +149,15 @@ def test_a_batch_depends_on_seed_and_number_alone() -> None:
 def test_a_table_is_read_in_the_order_of_the_recipe(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_text("date,x,y\n2020-01-06 00:00:00,1,2\n2020-01-06 06:00:00,3,4\n")
-    found = load_series(SeriesData(source=str(file), values=("y",), past=("x",), known=("hour.sin", "weekday.cos")))
+    found = load_series(
+        SeriesData(source=str(file), values=("y",), past=("x",), known=("hour.sin", "weekday.cos"))
+    )
     assert found.names == ("y", "x", "hour.sin", "weekday.cos")
     assert_close(found.numbers_NC[:, :3], np.array([[2, 1, 0], [4, 3, 1.0]]))
     assert found.numbers_NC[0, 3] == 1  # the week begins on Monday at midnight
 
 
 def test_the_calendar_says_the_same_a_week_later() -> None:
-    from datetime import datetime, timedelta
-
     one = datetime(2021, 5, 5, 13, 30)
     found = calendar([one, one + timedelta(days=7), one + timedelta(days=1)])
     assert all(np.isclose(column[0], column[1]) for column in found.values())
@@ -182,7 +189,10 @@ def test_a_series_that_is_too_short_says_how_long_it_has_to_be() -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"data": {"source": "waves", "values": ["load"], "past": ["load"]}}, "each column once, came load again"),
+        (
+            {"data": {"source": "waves", "values": ["load"], "past": ["load"]}},
+            "each column once, came load again",
+        ),
         ({"model": {"hidden": 4, "layers": 1, "embedding": 4}}, "task forecast reads numbers"),
         ({"data": {"source": "waves", "values": []}}, "data.values"),
         ({"data": {"source": "waves", "values": ["load"], "characters": 5}}, "data.characters: unknown key"),

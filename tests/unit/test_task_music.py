@@ -67,9 +67,17 @@ def songs(folder: Path, document: Any = SONGS) -> PiecesData:
 
 
 def recipe(source: str, **training: Any) -> Recipe:
-    plan = {"updates": 150, "streams": 3, "steps": 20, "learning_rate": 0.02, "evaluate_every": 150} | training
+    plan = {
+        "updates": 150,
+        "streams": 3,
+        "steps": 20,
+        "learning_rate": 0.02,
+        "evaluate_every": 150,
+    } | training
     model = {"hidden": 32, "layers": 1}
-    return Recipe.from_document({"task": "music", "data": {"source": source}, "model": model, "training": plan})
+    return Recipe.from_document(
+        {"task": "music", "data": {"source": source}, "model": model, "training": plan}
+    )
 
 
 def test_keys_of_a_frame_are_those_that_sound(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import torch
 
 from export.door import export_checkpoint
 from model.checkpoint import load_checkpoint
+from model.data import sources
 from model.data.corpus import load_corpus
-from model.data.sources import read_texts
+from model.data.sources import docstrings_of, read_texts
 from model.data.vocabulary import UNKNOWN_SYMBOL, Words, words_of
 from model.data_recipe import DataRecipe
 from model.recipe import Recipe
@@ -28,11 +29,25 @@ def test_the_most_frequent_words_stay_and_the_rest_is_unknown() -> None:
     assert words.encode("a b c d B").tolist() == [1, 2, 3, 0, 2]
 
 
-def test_docstrings_are_those_of_the_standard_library() -> None:
-    whole = "\n".join(read_texts("docstrings"))
-    assert "Return the element-wise" not in whole  # nobody else's
-    assert "A doubly linked list" in whole or "Dictionary that remembers insertion order" in whole
-    assert "def __init__" not in whole
+MODULE = '''"""About it."""
+text = """no docstring"""
+class One:
+    """A class.
+
+        With an example.
+    """
+    def two(self): "A method."
+def silent(): pass
+'''
+
+
+def test_docstrings_are_read_and_nothing_else_of_a_module() -> None:
+    assert list(docstrings_of(MODULE)) == ["About it.\n", "A class.\n\nWith an example.\n", "A method.\n"]
+
+
+def test_docstrings_of_the_standard_library_are_a_text_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_standard_library", lambda: [MODULE, "x = 1", MODULE])
+    assert [text.count("\n") for text in read_texts("docstrings")] == [7, 7]
 
 
 def test_words_are_learnt_and_go_through_the_same_door(tmp_path: Path) -> None:
