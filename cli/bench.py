@@ -6,6 +6,7 @@ carousel bench million time of a step and memory with a million open sessions, o
 carousel bench peers   rate and latency against MLServer, TorchServe and the KServe SDK, which `make peers` sets up
 carousel bench train   time of a pass over time against torch.nn.LSTM; memory and time of gradient checkpointing
 carousel bench export  time of every recurrence as a graph against the fused LSTM, per multiply-add
+carousel bench cuda    steps on a GPU against torch.nn.LSTM, the whole service there, and many resident sessions
 
 Nothing else should run meanwhile. Prints Markdown tables and writes every measurement to a JSON file; of the service
 it draws a picture beside that.
@@ -20,7 +21,7 @@ PEERS = ("mlserver", "torchserve", "kserve")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     what = parser.add_subparsers(
-        dest="what", required=True, metavar="serve | engine | million | peers | train | export"
+        dest="what", required=True, metavar="serve | engine | million | peers | train | export | cuda"
     )
     serve = what.add_parser("serve", help="against what the service stands on")
     engine = what.add_parser("engine", help="sessions beside each other, and a restart")
@@ -33,11 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train = what.add_parser("train", help="cells over time, forwards and backwards, on one thread")
     train.add_argument("--tried", action="store_true", help="measure the ways that are not used, too")
     export = what.add_parser("export", help="every recurrence as a graph, on one thread")
-    for one in (serve, engine, million, peers):
+    cuda = what.add_parser("cuda", help="on a GPU")
+    _add_sessions(cuda, 100_000, "resident ones")
+    for one in (serve, engine, million, peers, cuda):
         _add_runs(one, 5)
         one.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of each (default: 3)")
     _add_runs(train, 7)
-    for one in (serve, engine, million, peers, train, export):
+    for one in (serve, engine, million, peers, train, export, cuda):
         out = Path(f"bench-{one.prog.split()[-1]}.json")
         one.add_argument("--out", type=Path, default=out, metavar="FILE", help=f"JSON (default: {out})")
 
@@ -63,8 +66,15 @@ def run(args: argparse.Namespace) -> int:
         "peers": bench_service.peers,
         "train": _train,
         "export": _export,
+        "cuda": _cuda,
     }
     return runs[args.what](args)
+
+
+def _cuda(args: argparse.Namespace) -> int:
+    from cli import bench_cuda
+
+    return bench_cuda.run(args)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -17,12 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
     for name, field in Settings.model_fields.items():
+        option = f"--{name.replace('_', '-')}"
+        if field.annotation is bool:
+            parser.add_argument(
+                option, default=argparse.SUPPRESS, action="store_true", help=field.description
+            )
+            continue
         default = "" if field.is_required() or field.default is None else f" (default: {field.default})"
         parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            default=argparse.SUPPRESS,
-            metavar=_metavar(name),
-            help=f"{field.description}{default}",
+            option, default=argparse.SUPPRESS, metavar=_metavar(name), help=f"{field.description}{default}"
         )
 
 

@@ -78,7 +78,8 @@ class ArenaBackend:
 
     def warm_up(self, batch_chunks: int) -> None:
         """Make the buckets for one step, and the smallest for two, and run each on scratch rows."""
-        for batch, steps in [(size, 1) for size in buckets(batch_chunks)] + [(1, 2)]:
+        sizes = [(batch, 1) for batch in buckets(batch_chunks)]
+        for batch, steps in sizes + [(1, 2)] * (self._contract.max_steps > 1):
             with self._denormals.as_zero():
                 self._bucket(batch, steps).idle()
 

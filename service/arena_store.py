@@ -58,17 +58,19 @@ class ArenaStore:
         self.spill_file = spill_file
         self.device: str = provider
         self.scratch = np.arange(rows, rows + scratch)
-        self._dtype = dtype = NUMPY[plane.dtype]
-        self.arena = allocate((rows + scratch, plane.size), dtype, self.device)
+        self._size, self._dtype = plane.size, NUMPY[plane.dtype]
+        self.arena = allocate((rows + scratch, plane.size), self._dtype, self.device)
         self._gather = make_session(gather_graph(plane.dtype, plane.size), provider, 1)
         self._scatter = make_session(scatter_graph(plane.dtype, plane.size), provider, 1)
         self._check = (
-            make_session(check_graph(plane.dtype, plane.size), provider, 1) if dtype.kind == "f" else None
+            make_session(check_graph(plane.dtype, plane.size), provider, 1)
+            if self._dtype.kind == "f"
+            else None
         )
-        self._item = np.dtype((np.void, dtype.itemsize * plane.size))
+        self._item = np.dtype((np.void, self._dtype.itemsize * plane.size))
         self._spilled: NDArray[Any] | None = None if spill_file is None else spill_file.open(self._item)
         # Only this row is read before it is written: by sessions that have made no step, and to fill up batches.
-        self.write(np.array([INITIAL_ROW]), np.zeros((1, plane.size), dtype))
+        self.write(np.array([INITIAL_ROW]), np.zeros((1, plane.size), self._dtype))
 
     def read(self, rows: Rows) -> NDArray[Any]:
         """The states of some rows, `[n, S]`; a row below 0 is in the spill file. The initial row reads as zeros."""
@@ -112,11 +114,10 @@ class ArenaStore:
         binding = self._gather.io_binding()
         binding.bind_ortvalue_input(ARENA, self.arena)
         binding.bind_cpu_input(ROWS, np.ascontiguousarray(rows))
-        binding.bind_output(STATES)
-        self._gather.run_with_iobinding(binding)
-        (states,) = binding.copy_outputs_to_cpu()
-        copied: NDArray[Any] = states.copy()  # the runtime's memory goes with the binding
-        return copied
+        states: NDArray[Any] = np.empty((len(rows), self._size), self._dtype)
+        binding.bind_ortvalue_output(STATES, load_runtime().OrtValue.ortvalue_from_numpy(states))
+        self._gather.run_with_iobinding(binding)  # writes into the array itself
+        return states
 
     def _items(self, states: NDArray[Any]) -> NDArray[Any]:
         """States `[n, S]` as `[n]` items of bytes, as the spill file has them."""

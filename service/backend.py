@@ -33,7 +33,8 @@ class Result:
     outputs: tuple[NDArray[np.generic], ...]
     """`[B, T, *shape]` each, in the order of the contract; undefined beyond a session's length."""
     finite: NDArray[np.bool_] | None
-    """`[B]`: whether the new state is finite; None: all are. A row that is not was not written."""
+    """`[B]`: whether the new state is finite; None: all are. A row that is not may have been written,
+    and never becomes a session's."""
     seconds: float
     """Time in the runtime."""
     observed: NDArray[np.float32] | None = None
@@ -44,7 +45,7 @@ class Backend(Protocol):
     """Runs batches over state rows that it owns the contents of."""
 
     def run(self, run: Run) -> Result:
-        """Read rows, run, check, write rows. An exception means that no row was written."""
+        """Read rows, run, check, write rows. An exception means that the rows written are nobody's."""
         ...
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.generic]:

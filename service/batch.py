@@ -27,8 +27,14 @@ class Batch(NamedTuple):
         used = sum(len(cohort) * steps for cohort, steps in zip(self.cohorts, self.steps, strict=True))
         return self.longest * self.size - used
 
-    def run(self, table: SessionTable) -> Run:
-        """The batch as arrays; members with fewer steps than T are padded with zeros."""
+    def run(self, table: SessionTable, with_memory: bool = False) -> Run:
+        """The batch as arrays; members with fewer steps than T are padded with zeros.
+
+        Args:
+            table: The sessions.
+            with_memory: Whether the model has read-only planes.
+        """
+        memory = self._memory(table) if with_memory else None
         first = self.cohorts[0]
         read = [table.row[cohort.slots] if cohort.done == 0 else cohort.rows for cohort in self.cohorts]
         if len(self.cohorts) == 1:
@@ -37,7 +43,7 @@ class Batch(NamedTuple):
             if self.longest < first.length:
                 part = slice(first.done, first.done + self.longest)
                 inputs = tuple(array[:, part] for array in inputs)
-            return Run(read[0], first.rows, lengths, inputs)
+            return Run(read[0], first.rows, lengths, inputs, memory)
         lengths = np.repeat(np.array(self.steps, np.int32), [len(cohort) for cohort in self.cohorts])
         return Run(
             # The first run of a chunk reads the current row, later ones what the run before has written.
@@ -45,10 +51,11 @@ class Batch(NamedTuple):
             write_rows=np.concatenate([cohort.rows for cohort in self.cohorts]),
             lengths=lengths,
             inputs=tuple(self._input(port) for port in range(len(first.inputs))),
+            memory_rows=memory,
         )
 
-    def memory_rows(self, table: SessionTable) -> Slots:
-        """The rows of the read-only planes. Sessions that ended meanwhile may have another's: nobody is told."""
+    def _memory(self, table: SessionTable) -> Slots:
+        """Rows of the read-only planes. Sessions that ended meanwhile may have another's: nobody is told."""
         return np.concatenate([table.memory[cohort.slots] for cohort in self.cohorts])
 
     def _input(self, port: int) -> Array:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from service.between_runs import between_runs
 from service.engine import Engine
 from service.errand import Job
-from service.errors import QueueFullError
+from service.errors import ModelDiffersError, QueueFullError
 from service.repository import ServedModel
 from service.rows import INITIAL_ROW, Rows
 from service.sessions import Slots
+from service.tombstones import Key
 
 State = NDArray[np.generic]
 """`[S]`"""
@@ -109,6 +110,40 @@ async def begin(
     """
     opening = Opening(engine, count, look_up, open_all)
     return await between_runs(engine, opening.start, opening.apply, opening.undo)
+
+
+async def begin_one(
+    engine: Engine,
+    name: Key,
+    look_up: Callable[[], Beginning],
+    find_model: Callable[[], ServedModel],
+    *,
+    pinned: bool = False,
+) -> Begun:
+    """Open a session of a name that no session has; see `begin`.
+
+    Args:
+        engine: Where it is to live.
+        name: Its owner and id.
+        look_up: What it begins with.
+        find_model: Finds its model again, also after another version has taken over.
+        pinned: Whether it asked for its version.
+    """
+    table = engine.table
+
+    def check_and_look_up() -> Beginning:
+        table.check_new([name])
+        return look_up()
+
+    def open_all(beginning: Beginning) -> Slots:
+        model = find_model()
+        if model.rows is not beginning.model.rows:
+            raise ModelDiffersError(f"model {model.name!r} was replaced meanwhile by one with other states")
+        slots = table.open_all([name], model.number, beginning.ttl_us, engine.clock())
+        table.pinned[slots] = pinned
+        return slots
+
+    return await begin(engine, 1, check_and_look_up, open_all)
 
 
 def standing(engine: Engine, slot: int) -> Beginning:

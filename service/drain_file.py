@@ -63,6 +63,9 @@ async def save(folder: Path, engine: Engine, calls: dict[str, Any], run: Run) ->
         key = f"model{model.number}."
         arrays |= {key + name: array for name, array in _columns(engine, model, slots, now).items()}
         arrays[key + "states"] = await _states(model, table.row[slots], run)
+        arrays |= {
+            key + name: array for name, array in (await _memory(model, table.memory[slots], run)).items()
+        }
         signature = model.contract.signature.model_dump()
         models.append(
             {"number": model.number, "name": model.name, "version": model.version, "signature": signature}
@@ -147,6 +150,15 @@ async def _states(model: ServedModel, rows: NDArray[np.int64], run: Run) -> NDAr
     return np.concatenate(blocks) if blocks else np.empty((0, model.contract.state_size), np.float32)
 
 
+async def _memory(model: ServedModel, rows: NDArray[np.int64], run: Run) -> Arrays:
+    """The read-only planes, those that several sessions share once, and which of them each session has."""
+    if model.memory is None:
+        return {}
+    rows, owned = np.unique(rows, return_inverse=True)
+    planes = await run(partial(model.memory.read, rows))
+    return {"memory_of": owned, **{f"memory{k}": plane for k, plane in enumerate(planes)}}
+
+
 async def _open_again(
     engine: Engine, wanted: dict[str, Any], arrays: Arrays, run: Run, bring_back: BringBack
 ) -> None:
@@ -176,6 +188,7 @@ async def _open_again(
     table.ttl_us[slots] = arrays["ttl_us"]
     stepped = slots[~arrays["fresh"]]
     await _write_rows(engine, model, stepped, arrays["states"], run)
+    await _write_memory(engine, model, slots, arrays, run)
     outputs = [arrays[f"kept.output{k}"] for k in range(len(model.contract.outputs))]
     dump = KeptDump(**{name: arrays[f"kept.{name}"] for name in _KEPT}, outputs=outputs)
     kept_bytes = engine.kept.total_bytes + int(dump.lengths.sum()) * model.step_bytes
@@ -198,6 +211,16 @@ async def _write_rows(
         while (move := engine.spilling.next_move(engine.clock())) is not None:
             await run(move.job)
             engine.spilling.moved(move, None, engine.clock())
+
+
+async def _write_memory(engine: Engine, model: ServedModel, slots: Slots, arrays: Arrays, run: Run) -> None:
+    """Give sessions their read-only planes back."""
+    if model.memory is None:
+        return
+    owned, planes = arrays["memory_of"], [arrays[f"memory{k}"] for k in range(len(model.contract.planes) - 1)]
+    rows = model.memory.take(np.bincount(owned, minlength=len(planes[0])))
+    await run(partial(model.memory.write, rows, tuple(planes)))
+    engine.table.memory[slots] = rows[owned]
 
 
 def _complete(arrays: Arrays, model: ServedModel) -> None:

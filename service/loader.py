@@ -20,6 +20,7 @@ from service.errors import ModelFailedError, ModelNotFoundError
 from service.forms import Store, captures, new_backend, new_store
 from service.metrics import Metrics
 from service.models import Failure
+from service.opening import open_model, open_priming
 from service.repository import (
     LoadedModel,
     ModelError,
@@ -28,9 +29,8 @@ from service.repository import (
     WholeModel,
     find_models,
     find_version,
-    open_model,
-    open_priming,
 )
+from service.row_store import RowStore
 from service.settings import Settings
 from service.spill import SpillFile
 from service.swap import abandoned, sessions_of, take_over, unload
@@ -40,7 +40,15 @@ _log = structlog.get_logger(__name__)
 
 
 class Loader:
-    """Brings versions in and sees them off. One is loaded at a time."""
+    """Brings versions in and sees them off. One is loaded at a time.
+
+    Args:
+        settings: Of the server.
+        engine: What runs them.
+        metrics: Where failures are counted.
+        thread: Loads them.
+        runs: The thread that owns rows, for what must be done there before the first run.
+    """
 
     def __init__(
         self, settings: Settings, engine: Engine, metrics: Metrics, thread: Dispatcher, runs: Dispatcher
@@ -203,7 +211,7 @@ class Loader:
                 graph = WholeGraph(session, contract, f"{file.name}/{file.version}")
                 _try_out(file, graph.warm_up)
                 return WholeModel(file, graph), None
-            priming = open_priming(file.path, contract, settings.provider, settings.threads)
+            priming = open_priming(file.path, contract, settings.provider, settings.threads, settings.cuda)
             rows_of = file.name, contract.signature, contract.form
             store = self._stores.get(rows_of) or self._new_store(file, contract, number)
             backend = new_backend(session, contract, store)

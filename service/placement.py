@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _CPU = "CPUExecutionProvider"
+_NOT_RECORDED = {
+    **dict.fromkeys(
+        ("LSTM", "GRU", "RNN"), "copies lengths from memory of the host that is given back after the run"
+    ),
+    **dict.fromkeys(("Scan", "Loop", "If"), "is driven from the host"),
+}
+"""Operators that a CUDA graph would replay wrongly or not at all (`CudnnRnnBase::ComputeInternal` of ONNX Runtime)."""
 
 _log = structlog.get_logger(__name__)
 
@@ -24,13 +31,15 @@ class PlacementError(CarouselError):
     """The model cannot run where it was asked to; says why."""
 
 
-def operators_on_cpu(session: "onnxruntime.InferenceSession") -> list[str]:
-    """The operators that would run on the CPU, each once, by name.
+def operators_of(session: "onnxruntime.InferenceSession", provider: str = "") -> list[str]:
+    """The operators that run with a provider, or with any, each once, by name.
 
     The session must have been made to record the assignment (`session.record_ep_graph_assignment_info`).
     """
     found = session.get_provider_graph_assignment_info()
-    return sorted({node.op_type for part in found if part.ep_name == _CPU for node in part.get_nodes()})
+    return sorted(
+        {node.op_type for part in found if provider in ("", part.ep_name) for node in part.get_nodes()}
+    )
 
 
 def check_form(contract: Contract, provider: Provider) -> None:
@@ -55,7 +64,7 @@ def check_nodes(session: "onnxruntime.InferenceSession", cuda: CudaOptions) -> N
     Raises:
         PlacementError: something does not.
     """
-    operators = operators_on_cpu(session)
+    operators = operators_of(session, _CPU)
     if operators and not cuda.allow_cpu_nodes:
         raise PlacementError(
             f"expected every operator on CUDA, got on the CPU: {', '.join(operators)}; "
@@ -63,3 +72,14 @@ def check_nodes(session: "onnxruntime.InferenceSession", cuda: CudaOptions) -> N
         )
     if operators:
         _log.warning("nodes_on_cpu", operators=operators)
+
+
+def check_recording(session: "onnxruntime.InferenceSession") -> None:
+    """Hold that runs of one step can be recorded as CUDA graphs.
+
+    Raises:
+        PlacementError: they cannot; says because of which operator.
+    """
+    for operator in operators_of(session):
+        if why_not := _NOT_RECORDED.get(operator):
+            raise PlacementError(f"--cuda-graphs: {operator} cannot be recorded, it {why_not}")

@@ -1,34 +1,25 @@
 """Models on disk, in Triton's layout: `repository/name/version/model.onnx`. The newest version is served."""
 
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from carousel.contract import METADATA_KEY, Contract, ContractError
+from carousel.contract import Contract
 from carousel.errors import CarouselError
-from carousel.graph import TensorType, disagreements
 from carousel.wire.frames import NUMPY
 from service.backend import Backend
 from service.errors import ModelNotFoundError
 from service.kept import WINDOW_BYTES, step_bytes_of
-from service.placement import PlacementError, check_form, check_nodes
 from service.memory import Memory
 from service.rows import INITIAL_ROW, RowAllocator, Rows
-from service.runtime import PLAIN, CudaOptions, Provider, make_session
 from service.spill import SpillFile
 from service.whole_graph import WholeGraph
 
-if TYPE_CHECKING:
-    import onnxruntime
-
-PRIMING_FILE = "priming.onnx"
-"""Beside the graph whose sessions it begins."""
 CHUNK_STEPS = 4096
 """Longest chunk, unless its answer would not fit into a session's window."""
 
@@ -36,7 +27,6 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 """As for Triton, a folder whose name begins with 0 holds no version."""
 Stamp = frozenset[tuple[str, int, int, int]]
-_ORT_DTYPES = {"float": "float32", "double": "float64"}
 
 
 class ModelError(CarouselError):
@@ -64,6 +54,12 @@ class ServedModel:
     def gone(self) -> Self:
         """What is left of it when it is unloaded: what it was, and no rows."""
         return replace(self, rows=RowAllocator(1), spill=None, memory=None, priming=None)
+
+    def leave(self, row: Rows, memory: int) -> None:
+        """A session has ended that had this row, and this one of the read-only planes if the model has such."""
+        self.give(row)
+        if self.memory is not None:
+            self.memory.give(memory)
 
     def give(self, rows: Rows) -> None:
         """Rows that sessions have left, in the arena or in the spill file, which are below 0."""
@@ -199,102 +195,3 @@ def _stamp(folder: Path) -> Stamp:
             status = path.stat()
             stamps.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
     return frozenset(stamps)
-
-
-def open_model(
-    path: Path,
-    provider: Provider,
-    threads: int,
-    kinds: Sequence[str] = ("step", "whole"),
-    cuda: CudaOptions = PLAIN,
-) -> "tuple[onnxruntime.InferenceSession, Contract]":
-    """Open a model and hold its graph against its contract.
-
-    Raises:
-        ModelError: the file is damaged or foreign, or the graph is not what the contract says, or of another kind.
-        RuntimeUnavailableError: the provider is not there.
-    """
-    session = _open(path, provider, threads, cuda._replace(graphs=False))
-    contract = _contract_of(session, path)
-    if contract.kind not in kinds:
-        raise ModelError(f"{path}: expected a graph of kind {' or '.join(kinds)}, got {contract.kind}")
-    if contract.kind == "step" and (size := step_bytes_of(contract)) > WINDOW_BYTES:
-        raise ModelError(f"{path}: one step answers {size} bytes, a session keeps at most {WINDOW_BYTES}")
-    try:
-        check_form(contract, provider)
-        if provider == "cuda":
-            check_nodes(session, cuda)
-    except PlacementError as error:
-        raise ModelError(f"{path}: {error}") from error
-    if provider == "cuda" and cuda.graphs and contract.kind == "step":
-        # Only now: a graph that cannot be captured would fail above with less said.
-        session = _open(path, provider, threads, cuda)
-    return session, contract
-
-
-def _open(path: Path, provider: Provider, threads: int, cuda: CudaOptions) -> "onnxruntime.InferenceSession":
-    try:
-        return make_session(path, provider, threads, cuda)
-    except CarouselError:
-        raise
-    except Exception as error:  # onnxruntime's exceptions have no common base but this
-        raise ModelError(f"{path}: onnxruntime cannot load it: {error}") from error
-
-
-def open_priming(path: Path, contract: Contract, provider: Provider, threads: int) -> WholeGraph | None:
-    """Open the graph beside a step graph that its sessions begin with; None: there is none.
-
-    Raises:
-        ModelError: it begins sessions of another model, or cannot be opened, or is missing and needed.
-        RuntimeUnavailableError: the provider is not there.
-    """
-    beside = path.with_name(PRIMING_FILE)
-    if not beside.exists():
-        if len(contract.planes) > 1:
-            raise ModelError(f"{path}: expected {PRIMING_FILE} beside it, which writes its read-only planes")
-        return None
-    session, priming = open_model(beside, provider, threads, ("priming",))
-    made = {port.name: (port.dtype, port.shape, port.axes) for port in priming.outputs}
-    wanted = {plane.input: (plane.dtype, (plane.size,), ("batch",)) for plane in contract.planes}
-    if priming.primes != contract.signature or made != wanted:
-        raise ModelError(
-            f"{beside}: expected the graph that begins sessions of {path.name}, got another one's"
-        )
-    return WholeGraph(session, priming, f"{path.parent.parent.name}/{path.parent.name}")
-
-
-def _contract_of(session: "onnxruntime.InferenceSession", path: Path) -> Contract:
-    """What the file promises, held against its graph."""
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise ModelError(f"{path}: no contract in the file; export it with `carousel export`")
-    try:
-        contract = Contract.from_json(text)
-    except ContractError as error:
-        raise ModelError(f"{path}: {error}") from error
-    problems = disagreements(
-        contract, _graph_types(session.get_inputs()), _graph_types(session.get_outputs())
-    )
-    if problems:
-        raise ModelError(f"{path}: contract and graph disagree: {problems[0]}")
-    if contract.kind != "step":
-        _check_axes(contract, path)
-    return contract
-
-
-def _check_axes(contract: Contract, path: Path) -> None:
-    """Inputs must say how large everything is."""
-    known = {axis for port in contract.inputs for axis in port.axes}
-    needed = {axis for port in contract.outputs for axis in port.axes}
-    needed |= {"batch", "time"} if contract.lengths else set()
-    if needed - known:
-        raise ModelError(f"{path}: expected an input with the axes {', '.join(sorted(needed - known))}")
-
-
-def _graph_types(nodes: "Sequence[onnxruntime.NodeArg]") -> dict[str, TensorType]:
-    types = {}
-    for node in nodes:
-        name = node.type.removeprefix("tensor(").removesuffix(")")
-        shape = tuple(size if isinstance(size, int) else str(size) for size in node.shape)
-        types[node.name] = TensorType(_ORT_DTYPES.get(name, name), shape)
-    return types

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from carousel.contract import Contract
-from service.beginning import Beginning, Begun, begin, standing
+from service.beginning import Beginning, Begun, begin, begin_one, standing
 from service.engine import Engine
-from service.errors import ModelDiffersError, SessionClosedError
+from service.errors import SessionClosedError
 from service.repository import ServedModel
 from service.sessions import Slots
 from service.snapshot import Snapshot
@@ -34,21 +34,11 @@ async def open_from(
     Raises:
         ServiceError: its id is taken, or there is no room.
     """
-    table = engine.table
 
     def look_up() -> Beginning:
-        table.check_new([name])
         return Beginning(find_model(), ttl_us, snapshot.next_index, lambda: snapshot.planes)
 
-    def open_all(beginning: Beginning) -> Slots:
-        model = find_model()
-        if model.rows is not beginning.model.rows:
-            raise ModelDiffersError(f"model {model.name!r} was replaced meanwhile by one with other states")
-        slots = table.open_all([name], model.number, ttl_us, engine.clock())
-        table.pinned[slots] = pinned
-        return slots
-
-    return await begin(engine, 1, look_up, open_all)
+    return await begin_one(engine, name, look_up, find_model, pinned=pinned)
 
 
 async def restore(engine: Engine, name: Key, unseal: Callable[[Contract], Snapshot]) -> Begun:

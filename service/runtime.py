@@ -70,11 +70,11 @@ def make_session(
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     wanted = _PROVIDERS[provider]
     if provider == "cuda":
         ort.set_default_logger_severity(4)  # what it cannot load is told below, in one line
         ort.preload_dlls()  # finds the libraries that pip installs beside it
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if wanted not in ort.get_available_providers():
         raise RuntimeUnavailableError(
             f"provider {provider}: this onnxruntime has no {wanted}; install carousel[gpu]"

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from carousel.contract import Contract
 from carousel.wire import carousel_pb2 as pb
 from service.calls import Calls
-from service.errors import InvalidInputError, ModelDiffersError, SessionClosedError
+from service.errors import InvalidInputError, SessionClosedError
 from service.fork import fork
 from service.identity import caller
 from service.once import Once
+from service.priming import open_primed, primed_inputs
 from service.restore import open_from, restore
 from service.sessions import MAX_TTL_S, micro
 from service.snapshot import Snapshot, check_size, unseal
@@ -84,18 +85,21 @@ class SessionCalls(Calls):
         self.engine.rules.check_open()
         find_model = partial(self.find_model, request.model, request.version)
         model, ttl_s = find_model(), self._ttl_s(request)
-        if request.priming:
-            raise ModelDiffersError(f"priming: expected none, for model {model.key!r} has no priming graph")
-        table, name = self.engine.table, (caller.get().owner, request.session)
+        if request.priming and request.snapshot:
+            raise InvalidInputError("expected priming inputs or a snapshot, came both")
+        engine, table, pinned = self.engine, self.engine.table, bool(request.version)
+        name, ttl_us = (caller.get().owner, request.session), micro(ttl_s)
         if request.snapshot:
             snapshot = self._unseal(request.snapshot, model.contract)
-            begun = await open_from(
-                self.engine, name, micro(ttl_s), snapshot, find_model, pinned=bool(request.version)
-            )
+            begun = await open_from(engine, name, ttl_us, snapshot, find_model, pinned=pinned)
+            slot = int(begun.slots[0])
+        elif (inputs := primed_inputs(model, request.priming)) is not None:
+            with caller.get().account.taking(inputs.steps, engine.clock()):
+                begun = await open_primed(engine, name, ttl_us, request.priming, find_model, pinned=pinned)
             slot = int(begun.slots[0])
         else:
-            slot = table.open(*name, model.number, ttl_s, self.engine.clock())
-            table.pinned[slot] = bool(request.version)
+            slot = table.open(*name, model.number, ttl_s, engine.clock())
+            table.pinned[slot] = pinned
         self.metrics.opened.inc()
         model = self.engine.served[int(table.model[slot])]
         return pb.OpenResponse(

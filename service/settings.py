@@ -104,6 +104,13 @@ class Settings(BaseSettings):
         return CudaOptions(self.cuda_graphs, self.tf32, self.allow_cpu_nodes)
 
     @model_validator(mode="after")
+    def _cuda_has_its_provider(self) -> Self:
+        for name in ("cuda_graphs", "tf32", "allow_cpu_nodes"):
+            if getattr(self, name) and self.provider != "cuda":
+                raise ValueError(f"{name}: expected provider cuda, got {self.provider}")
+        return self
+
+    @model_validator(mode="after")
     def _spilled_states_have_a_folder(self) -> Self:
         if self.resident_sessions is not None and self.state_dir is None:
             raise ValueError("resident_sessions: expected a state_dir for the states of the others")

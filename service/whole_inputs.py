@@ -20,6 +20,8 @@ Sizes = dict[str, int]
 
 _LETTERS = {"batch": "B", "time": "T", "node": "N"}
 _LENGTHS: DType = "int32"
+_MOST_AXES = 32
+"""No array of NumPy has more for long; a message could name millions."""
 
 
 class WholeInputs(NamedTuple):
@@ -85,6 +87,10 @@ def _by_name(contract: Contract, given: "Sequence[pb.Array]") -> "dict[str, pb.A
     for array in given:
         if array.name not in names:
             raise InvalidInputError(f"{array.name}: unknown array, expected {', '.join(names)}")
+        if len(array.shape) > _MOST_AXES:
+            raise InvalidInputError(
+                f"{array.name}: expected at most {_MOST_AXES} axes, came {len(array.shape)}"
+            )
         if array.name in found:
             raise InvalidInputError(f"{array.name}: the array is given twice")
         found[array.name] = array

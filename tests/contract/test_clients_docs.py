@@ -26,6 +26,7 @@ from service.kept import WINDOW_CHUNKS
 from service.server import Server
 from tests.models import tiny_characters
 from tests.ports_model import serving
+from tests.whole import both_ways, draw, pair, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "clients.md").read_text()
@@ -45,6 +46,8 @@ def promised(code: str) -> list[str]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     tiny_characters(folder, name="stdlib")
+    for name, model in (("tagger", both_ways()), ("parser", tree()), ("translator", pair(attention=True))):
+        draw(folder, name, model)
     return folder
 
 
@@ -62,7 +65,7 @@ def printed(code: str, names: dict[str, Any]) -> list[str]:
 
 async def test_the_python_of_the_page_prints_what_it_says(served: Server) -> None:
     names: dict[str, Any] = {}
-    assert len(blocks("python")) == 5
+    assert len(blocks("python")) == 7
     for code in blocks("python"):
         assert promised(code)
         ours = code.replace(ADDRESS, f"127.0.0.1:{served.grpc_port}")

@@ -33,6 +33,7 @@ def test_every_setting_is_in_the_operations_page_with_its_default() -> None:
         (row,) = [row for row in rows if f"`--{name.replace('_', '-')}`" in row]
         if field.default is not None and not field.is_required():
             default = int(field.default) if isinstance(field.default, float) else field.default
+            default = "off" if default is False else default
             assert str(default) in row, row
 
 

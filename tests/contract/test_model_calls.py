@@ -195,7 +195,7 @@ async def test_another_signature_takes_new_sessions_and_the_old_line_ends_with_i
     await served.stub.Close(pb.CloseRequest(session=old))
     await until(lambda: [model.version for model in engine.models] == ["3"])
     await until(lambda: metric(served.server, "carousel_rows") == 1)
-    assert not hasattr(engine.served[0].backend, "_store")
+    await until(lambda: not hasattr(engine.served[0].backend, "_store"))
     assert (await step(served.stub, new, 1, 4))[0] == "3"
     copy_version(exported, served.models, "2")
     assert not (await load(served.stub, "2")).took_over, "nobody has rows of its signature any more"

@@ -12,10 +12,14 @@ import pytest
 
 from carousel.contract import Contract
 from carousel.wire import carousel_pb2 as pb
+from export.options import PLAIN
+from export.tasks import step_model
 from service import whole_calls
-from tests.models import tiny_characters
-from tests.ports_model import serving
-from tests.whole import CLASSES, SYMBOLS, both_ways, tree, write
+from tests.house import ALICE, QUOTA, identities, refused
+from tests.house import serving as house_serving
+from tests.models import tiny_characters, tiny_checkpoint
+from tests.ports_model import save, serving
+from tests.whole import CLASSES, SYMBOLS, both_ways, draw, tree, write
 
 T_MOST = 64
 """Steps and nodes that both models were verified for."""
@@ -26,10 +30,10 @@ ALL_MOST = 128
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    tiny_characters(folder, hidden=8)
-    write(folder, "both", both_ways())
-    write(folder, "once", both_ways(each=False))
-    write(folder, "tree", tree())
+    save(step_model(tiny_checkpoint(hidden=8), PLAIN), folder, "tiny")
+    draw(folder, "both", both_ways())
+    draw(folder, "once", both_ways(each=False))
+    draw(folder, "tree", tree())
     return folder
 
 
@@ -132,6 +136,11 @@ WRONG: dict[str, tuple[str, list[pb.Array], str]] = {
         "both",
         [array("tokens", [[1]], "<i8", [1 << 63, 1 << 63])],
         f"tokens: expected int64 [{1 << 63}, {1 << 63}] = {8 << 126} bytes, came 8",
+    ),
+    "no end of axes": (
+        "both",
+        [pb.Array(name="tokens", shape=[1] * 1000, data=bytes(8))],
+        "tokens: expected at most 32 axes, came 1000",
     ),
     "no row": (
         "both",
@@ -354,3 +363,17 @@ async def test_a_run_that_fails_is_told_logged_and_counted(served, monkeypatch) 
 async def test_a_server_that_goes_down_takes_no_whole_inputs(served) -> None:
     served.server.engine.rules.draining = True
     assert (await refusal(infer(served.stub, "both", tokens([1]))))[:2] == ("UNAVAILABLE", "DRAINING")
+
+
+async def test_a_quota_of_steps_counts_those_of_whole_inputs(models: Path, tmp_path: Path) -> None:
+    quota = identities(alice="steps_per_s = 4")
+    async with house_serving(models, tmp_path / "i.toml", quota) as house, house.stub(ALICE) as alice:
+        await infer(alice, "both", tokens([1, 2], [3, 4]))
+        async with refused(*QUOTA) as message:
+            await infer(alice, "both", tokens([1, 2], [3, 4]))
+        assert "steps: your quota is 4 a second" in message[0]
+
+
+def test_the_operations_page_says_how_many_may_wait() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+    assert f"At most {whole_calls.WAITING} wait, more are refused" in page.read_text()

@@ -1,0 +1,259 @@
+"""The service over models of the arena form, on the CPU provider: all that it promises over those of the rows form."""
+
+import asyncio
+import shutil
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import torch
+
+from carousel.client import AsyncClient
+from carousel.wire import carousel_pb2 as pb
+from cli.main import main
+from service.arena_backend import ArenaBackend
+from service.arena_bucket import Bucket
+from service.opening import open_model
+from service.placement import PlacementError, check_form, check_nodes, operators_of
+from service.runtime import CudaOptions, cuda_settings
+from service.settings import Settings, SettingsError
+from tests.models import SYMBOLS, tiny_characters, tiny_checkpoint
+from tests.one_step_model import WEIGHTS, write_one_step
+from tests.ports_model import serving
+from tests.wire import V, open_session, tokens
+
+TOLERANCE = 1e-5
+"""As in tests/parity/test_through_grpc.py."""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Versions 1 and 2 of a model in the arena form, 3 with the weights of the first in the rows form."""
+    folder = tmp_path_factory.mktemp("exported")
+    for version, seed, target in ((1, 0, "cuda"), (2, 1, "cuda"), (3, 0, "cpu")):
+        tiny_characters(folder, hidden=16, layers=2, seed=seed, version=version, target=target)
+    return folder
+
+
+@pytest.fixture
+def models(exported: Path, tmp_path: Path) -> Path:
+    """A repository with version 1."""
+    copy_version(exported, tmp_path / "models", "1")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+async def served(models: Path) -> AsyncIterator[SimpleNamespace]:
+    async with serving(models, max_batch=6, run_steps=4) as (server, stub):
+        yield SimpleNamespace(server=server, stub=stub, models=models)
+
+
+def copy_version(exported: Path, models: Path, version: str) -> None:
+    shutil.copytree(exported / "tiny" / version, models / "tiny" / version)
+
+
+def client_of(server: Any) -> AsyncClient:
+    return AsyncClient(f"127.0.0.1:{server.grpc_port}")
+
+
+async def step(stub: Any, session: str, first: int, *values: int) -> np.ndarray:
+    request = pb.StepRequest(session=session, first_index=first, length=len(values), inputs=tokens(*values))
+    answer = await stub.Step(request)
+    return np.frombuffer(answer.outputs[0].data, "<f4").reshape(-1, V)
+
+
+def random_tokens(seed: int, length: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, len(SYMBOLS), length)
+
+
+@pytest.mark.parametrize("cuts", [[], [7, 20], list(range(1, 40))])
+async def test_a_session_answers_what_torch_computes_however_it_is_cut(served, cuts: list[int]) -> None:
+    model, sent = tiny_checkpoint(hidden=16, layers=2).model, random_tokens(0, 40)
+    with torch.no_grad():
+        expected, _ = model(torch.from_numpy(sent)[None], model.stack.initial_state(1))
+    async with client_of(served.server) as client:
+        session = await client.open("tiny")
+        answers = [(await session.step(chunk))["logits"] for chunk in np.split(sent, cuts)]
+    np.testing.assert_allclose(np.concatenate(answers), expected[0].numpy(), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+async def drive(server: Any, version: str, seed: int) -> list[np.ndarray]:
+    """Forty sessions with chunks of mixed length, some at once."""
+    rng = np.random.default_rng(seed)
+    async with client_of(server) as client:
+        sessions = [await client.open("tiny", version=version) for _ in range(40)]
+        logits = []
+        for _ in range(25):
+            some = rng.choice(len(sessions), rng.integers(1, 12), replace=False)
+            chunks = [rng.integers(0, len(SYMBOLS), rng.integers(1, 9)) for _ in some]
+            sent = (sessions[k].step(chunk) for k, chunk in zip(some, chunks, strict=True))
+            logits += [answer["logits"] for answer in await asyncio.gather(*sent)]
+    return logits
+
+
+async def test_answers_are_bit_for_bit_those_of_the_rows_form_with_and_without_rows_on_the_disk(
+    exported: Path, tmp_path: Path
+) -> None:
+    answered = {}
+    for name, version, settings in (
+        ("rows", "3", {}),
+        ("arena", "1", {}),
+        ("spilling", "1", {"resident_sessions": 4, "state_dir": tmp_path / "state"}),
+    ):
+        copy_version(exported, tmp_path / name, version)
+        async with serving(tmp_path / name, max_batch=6, run_steps=4, **settings) as (server, _):
+            answered[name] = await drive(server, version, 3)
+            is_arena = isinstance(server.engine.served[0].backend, ArenaBackend)
+            assert is_arena == (name != "rows")
+            spilled = server.metrics.registry.get_sample_value("carousel_sessions_spilled") or 0
+            assert (spilled > 20) == (name == "spilling")
+    for name in ("arena", "spilling"):
+        for mine, expected in zip(answered[name], answered["rows"], strict=True):
+            np.testing.assert_array_equal(mine, expected)
+
+
+async def test_a_step_sent_again_is_answered_again_and_counts_once(served) -> None:
+    first, again = await open_session(served.stub), await open_session(served.stub)
+    for token in (3, 4):
+        await step(served.stub, again, token - 3, token)
+    one = await step(served.stub, first, 0, 3)
+    assert (await step(served.stub, first, 0, 3)).tobytes() == one.tobytes()
+    await step(served.stub, first, 1, 4)
+    after, expected = await step(served.stub, first, 2, 5), await step(served.stub, again, 2, 5)
+    assert after.tobytes() == expected.tobytes()
+
+
+async def test_a_run_that_fails_after_it_has_written_changes_no_session(served, monkeypatch) -> None:
+    session, twin = await open_session(served.stub), await open_session(served.stub)
+    for one in (session, twin):
+        await step(served.stub, one, 0, 3, 4, 5)
+    run = Bucket.run
+
+    def failing(bucket: Bucket, *given: Any) -> Any:
+        run(bucket, *given)
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(Bucket, "run", failing)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await step(served.stub, session, 3, 9, 9, 9, 9, 9)
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
+    monkeypatch.undo()
+    answer, expected = [await step(served.stub, one, 3, 6, 7) for one in (session, twin)]
+    assert answer.tobytes() == expected.tobytes()
+
+
+async def test_forks_snapshots_and_a_restart_take_the_states_along(models: Path, tmp_path: Path) -> None:
+    state = {"state_dir": tmp_path / "state", "max_batch": 4}
+    async with serving(models, **state) as (_, stub):
+        session = await open_session(stub)
+        await step(stub, session, 0, *range(3, 12))
+        (fork,) = (await stub.Fork(pb.ForkRequest(session=session, count=1))).copies
+        snapshot = (await stub.Snapshot(pb.SnapshotRequest(session=session))).snapshot
+        await open_session(stub, session="again")
+        await stub.Restore(pb.RestoreRequest(session="again", snapshot=snapshot))
+    async with serving(models, **state) as (_, stub):
+        answers = [await step(stub, one, 9, 2, 3) for one in (session, fork, "again")]
+    assert len({answer.tobytes() for answer in answers}) == 1
+
+
+async def test_a_version_with_other_weights_takes_over_where_the_states_are(
+    served, exported: Path, models: Path
+) -> None:
+    session = await open_session(served.stub)
+    await step(served.stub, session, 0, 3, 4)
+    copy_version(exported, models, "2")
+
+    loaded = await served.stub.LoadModel(pb.LoadModelRequest(name="tiny"))
+
+    assert loaded.took_over
+    first, second = (
+        tiny_checkpoint(hidden=16, layers=2).model,
+        tiny_checkpoint(hidden=16, layers=2, seed=1).model,
+    )
+    with torch.no_grad():
+        _, state = first(torch.tensor([[3, 4]]), first.stack.initial_state(1))
+        expected, _ = second(torch.tensor([[5]]), state)
+    answer = await step(served.stub, session, 2, 5)
+    np.testing.assert_allclose(answer, expected[0].numpy(), rtol=TOLERANCE, atol=TOLERANCE)
+    assert len({model.rows for model in served.server.engine.models}) == 1
+
+
+async def test_a_version_of_the_other_form_has_rows_of_its_own_and_leaves_the_sessions_where_they_are(
+    served, exported: Path, models: Path
+) -> None:
+    session = await open_session(served.stub)
+    before = await step(served.stub, session, 0, 3, 4)
+    copy_version(exported, models, "3")
+    await served.stub.LoadModel(pb.LoadModelRequest(name="tiny"))
+    newer = await open_session(served.stub)
+
+    assert (await step(served.stub, newer, 0, 3, 4)).tobytes() == before.tobytes()
+    answers = [await step(served.stub, one, 2, 5) for one in (session, newer)]
+    assert answers[0].tobytes() == answers[1].tobytes()
+    assert [model.contract.form for model in served.server.engine.models] == ["rows", "arena"]
+
+
+def test_cuda_takes_no_model_of_the_rows_form_and_says_how_to_export_one(exported: Path) -> None:
+    rows, arena = (open_model(exported / "tiny" / version / "model.onnx", "cpu", 1)[1] for version in "31")
+    check_form(arena, "cuda")
+    check_form(rows, "cpu")
+    with pytest.raises(PlacementError, match="got rows; export it with `carousel export --for cuda`"):
+        check_form(rows, "cuda")
+
+
+def test_a_node_on_the_cpu_is_named_and_refused_unless_it_is_allowed(exported: Path) -> None:
+    session, _ = open_model(exported / "tiny" / "1" / "model.onnx", "cpu", 1)
+    operators = operators_of(session)
+    assert {"Gather", "LSTM", "ScatterND"} <= set(operators)
+    assert operators == sorted(set(operators))
+    with pytest.raises(PlacementError, match=r"Gather, .*LSTM.*--allow-cpu-nodes"):
+        check_nodes(session, CudaOptions())
+    check_nodes(session, CudaOptions(allow_cpu_nodes=True))
+
+
+def test_tf32_and_graphs_are_off_unless_asked_for() -> None:
+    plain = cuda_settings(Settings.load({"models": "m", "provider": "cuda"}).cuda)
+    assert (plain["use_tf32"], plain["enable_cuda_graph"]) == ("0", "0")
+    asked = Settings.load({"models": "m", "provider": "cuda", "tf32": True, "cuda_graphs": "true"})
+    assert (cuda_settings(asked.cuda)["use_tf32"], cuda_settings(asked.cuda)["enable_cuda_graph"]) == (
+        "1",
+        "1",
+    )
+
+
+@pytest.mark.parametrize("name", ["tf32", "cuda_graphs", "allow_cpu_nodes"])
+def test_what_is_for_cuda_is_refused_on_the_cpu(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: expected provider cuda, got cpu"):
+        Settings.load({"models": "m", name: True})
+    assert main(["serve", "--models", "m", f"--{name.replace('_', '-')}"]) == 1
+    assert f"{name}: expected provider cuda, got cpu" in capsys.readouterr().err
+
+
+async def test_graphs_are_recorded_by_the_thread_that_runs_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU provider records nothing: what is shown is who is asked to, and that it is before the first session."""
+    asked: list[tuple[int, int, str]] = []
+    capture = Bucket.capture
+
+    def noted(bucket: Bucket, number: int) -> None:
+        asked.append((bucket.batch, number, threading.current_thread().name))
+        capture(bucket, number)
+
+    monkeypatch.setattr(Bucket, "capture", noted)
+    monkeypatch.setattr(Settings, "cuda", property(lambda _: CudaOptions(graphs=True)))
+    write_one_step(tmp_path / "one" / "1" / "model.onnx")
+    async with serving(tmp_path, max_batch=6) as (server, _):
+        assert asked == [(size, number, "dispatcher") for number, size in enumerate((1, 2, 4, 8), 1)]
+        async with client_of(server) as client:
+            session = await client.open("one")
+            y = (await session.step(np.array([0.5, -1.0], np.float32)))["y"]
+    hidden = np.zeros((1, 4), np.float32)
+    for x, answer in zip((0.5, -1.0), y, strict=True):
+        hidden = np.tanh(x * WEIGHTS["w"] + hidden @ WEIGHTS["u"])
+        np.testing.assert_allclose(answer, (hidden @ WEIGHTS["v"])[0, 0], rtol=TOLERANCE, atol=TOLERANCE)
