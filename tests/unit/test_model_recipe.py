@@ -55,7 +55,11 @@ def test_another_source_changes_nothing_else(tmp_path: Path) -> None:
         ("hidden = 16", "hidden = '16'", r"model\.hidden: Input should be a valid integer \(came: '16'\)"),
         ("streams = 2", "streams = 0", r"training\.streams: .* greater than or equal to 1 \(came: 0\)"),
         ("learning_rate = 1e-3", "learning_rate = -1", r"training\.learning_rate: .* greater than 0"),
-        ('task = "characters"', 'task = "poems"', r"task: Input should be 'characters', .* \(came: 'poems'\)"),
+        (
+            'task = "characters"',
+            'task = "poems"',
+            r"task: Input should be 'characters', .* \(came: 'poems'\)",
+        ),
         ("[model]", "[model", r"at line 5"),
     ],
 )
