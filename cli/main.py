@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit code: 0 done, 1 a mistake that was named, 2 wrong usage."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    # ONNX Runtime's Linux packages call home from 1.29 on, unless told otherwise before they are imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     command = argv[0] if argv and argv[0] in COMMANDS else None
     if command is None:
         _overview().parse_args(argv or ["--help"])
