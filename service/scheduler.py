@@ -2,17 +2,13 @@
 
 Oldest first, and together with it whatever is ready and of about the same length. Steps are padded to the longest of a
 run; a queue holds lengths of half an octave (5 and 6, 7 and 8, 9 to 12, 13 to 16, ...), so that less than a third of a
-run's steps is waste. Longer ones, up to about twice as long, run as many of their steps as the others and the rest
-later. A chunk longer than a run is cut into equal parts, so that no small rest runs alone.
+run's steps is waste. A chunk longer than a run is cut into equal parts, so that no small rest runs alone.
 """
 
 from collections import deque
 
 from service.batch import Batch
 from service.cohort import Cohort
-
-OCTAVE = 2
-"""Queues from a length to twice that length."""
 
 
 class Scheduler:
@@ -59,28 +55,15 @@ class Scheduler:
         ready = [(queue[0][0], key) for key, queue in self._queues.items() if queue]
         if not ready:
             return None
-        model, lengths = min(ready)[1]
-        oldest = self._queues[model, lengths].popleft()[1]
-        cohorts, size = [oldest], len(oldest)
-        near = [key[1] for _, key in ready if key[0] == model and 0 <= lengths - key[1] <= OCTAVE]
-        for kind in range(min(near), min(near) + OCTAVE + 1):
-            more = self._take((model, kind), self.batch_chunks - size)
-            cohorts += more
-            size += sum(len(cohort) for cohort in more)
-        steps = [self._next_steps(cohort) for cohort in cohorts]
-        kinds = [half_octave(count) for count in steps]
-        longest = max(count for count, kind in zip(steps, kinds, strict=True) if kind == min(kinds))
-        return Batch(model, cohorts, [min(count, longest) for count in steps], size, longest)
-
-    def _take(self, key: tuple[int, int], room: int) -> list[Cohort]:
-        """The oldest of a queue, at most so many members; those that came to nothing are forgotten."""
-        queue, cohorts = self._queues.get(key), list[Cohort]()
-        while queue and _shrunk(queue[0][1]) <= room:
+        key = min(ready)[1]
+        queue, cohorts, size = self._queues[key], list[Cohort](), 0
+        while queue and size + _shrunk(queue[0][1]) <= self.batch_chunks:
             cohort = queue.popleft()[1]
             if len(cohort):
                 cohorts.append(cohort)
-                room -= len(cohort)
-        return cohorts
+                size += len(cohort)
+        steps = [self._next_steps(cohort) for cohort in cohorts]
+        return Batch(key[0], cohorts, steps, size, max(steps))
 
     def _next_steps(self, cohort: Cohort) -> int:
         left = cohort.length - cohort.done

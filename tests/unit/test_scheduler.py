@@ -58,7 +58,7 @@ def check(batch: Batch, most: int, run_steps: int) -> None:
     for one, steps in zip(batch.cohorts, batch.steps, strict=True):
         left = one.length - one.done
         runs = math.ceil(left / run_steps)
-        assert steps <= math.ceil(left / runs) <= 4 * steps
+        assert steps == math.ceil(left / runs)
     used = sum(len(one) * n for one, n in zip(batch.cohorts, batch.steps, strict=True))
     assert batch.padding == batch.longest * batch.size - used
     assert 3 * batch.padding < batch.longest * batch.size
