@@ -114,6 +114,9 @@ class Server:
         _log.warning("forced_stop", queued=self.engine.queue.chunks)
         stopping.cancel()
         await asyncio.gather(stopping, return_exceptions=True)
+        self.engine.stop()
+        # Python ends threads that are inside of the runtime by aborting the whole process.
+        await asyncio.to_thread(_stop, self._threads)
         return False
 
 
