@@ -162,11 +162,13 @@ async def serving(models: Path) -> AsyncIterator[Service]:
             *command, "--log-format", "json", stderr=asyncio.subprocess.PIPE
         )
         assert process.stderr is not None
-        first = await process.stderr.readline()
-        try:
-            event = json.loads(first)
-        except ValueError:
-            sys.exit(first.decode())
+        event: dict[str, Any] = {}
+        while event.get("event") != "serving":
+            line = await process.stderr.readline()
+            try:
+                event = json.loads(line)
+            except ValueError:
+                sys.exit(line.decode())
         service = Service(event["grpc_port"], event["http_port"])
         print(f"gRPC on 127.0.0.1:{service.grpc_port}, HTTP on 127.0.0.1:{service.http_port}")
     try:
