@@ -37,7 +37,7 @@ class Admission:
         """Take every chunk of a group in, or tell its caller why not.
 
         Returns:
-            The new cohorts that nothing stands before.
+            The new cohorts that may run: what stands before them has ended, or the backend has all of it.
         """
         columns = Columns(group, model.contract)
         plain = self._plain(model, columns)
@@ -45,7 +45,7 @@ class Admission:
         if plain is not None:
             for position in np.setdiff1d(np.arange(len(columns)), plain).tolist():
                 cohorts += self._admit_one(model, columns, position, now)
-        return [cohort for cohort in cohorts if cohort.predecessor is None]
+        return [one for one in cohorts if one.predecessor is None or one.predecessor.ending]
 
     def _plain(self, model: ServedModel, columns: Columns) -> Positions | None:
         """Positions of the chunks that can be taken in without a second look; None: all."""

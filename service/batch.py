@@ -27,6 +27,15 @@ class Batch(NamedTuple):
         used = sum(len(cohort) * steps for cohort, steps in zip(self.cohorts, self.steps, strict=True))
         return self.longest * self.size - used
 
+    def end(self) -> list[Cohort]:
+        """The backend has the batch; returns what waited only for the last steps of a cohort to be there."""
+        ready = []
+        for cohort, steps in zip(self.cohorts, self.steps, strict=True):
+            if cohort.done + steps == cohort.length:
+                cohort.ending = True
+                ready += cohort.successors
+        return ready
+
     def run(self, table: SessionTable, with_memory: bool = False) -> Run:
         """The batch as arrays; members with fewer steps than T are padded with zeros.
 
@@ -36,7 +45,7 @@ class Batch(NamedTuple):
         """
         memory = self._memory(table) if with_memory else None
         first = self.cohorts[0]
-        read = [table.row[cohort.slots] if cohort.done == 0 else cohort.rows for cohort in self.cohorts]
+        read = [cohort.rows if cohort.done else _before(cohort, table) for cohort in self.cohorts]
         if len(self.cohorts) == 1:
             lengths = np.full(self.size, self.longest, np.int32)
             inputs = first.inputs
@@ -71,3 +80,11 @@ class Batch(NamedTuple):
             lined[start : start + len(part), : part.shape[1]] = part
             start += len(part)
         return lined
+
+
+def _before(cohort: Cohort, table: SessionTable) -> Slots:
+    """The rows of the states before a cohort: the current ones, or those that a run under way will have written."""
+    if cohort.predecessor is None:
+        rows: Slots = table.row[cohort.slots]
+        return rows
+    return cohort.predecessor.rows_of(cohort.slots)

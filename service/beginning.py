@@ -176,7 +176,7 @@ def check_room(engine: Engine, model: ServedModel, count: int) -> None:
         QueueFullError: they cannot.
     """
     # The other rows are second rows: sessions that have a row can always go on.
-    most = model.rows.capacity - 1 - engine.limits.queue_chunks
+    most = model.rows.capacity - 1 - engine.limits.second_rows
     if model.rows.used + count <= most:
         return
     started = [

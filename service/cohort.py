@@ -97,6 +97,8 @@ class Cohort:
     dropped: NDArray[np.bool_] | None = None
     """Members that will not run."""
     started: bool = False
+    ending: bool = False
+    """The backend has its last run: what comes next may follow it there."""
     done: int = 0
     """Steps already run on the second rows."""
     rows: Slots = field(default_factory=lambda: np.empty(0, np.int64))
@@ -110,6 +112,13 @@ class Cohort:
     def member(self, slot: int) -> int:
         """The position of a session's chunk."""
         return int(np.flatnonzero(self.slots == slot)[0])
+
+    def rows_of(self, slots: Slots) -> Slots:
+        """The second rows of some of its sessions."""
+        if np.array_equal(slots, self.slots):
+            return self.rows
+        order = np.argsort(self.slots)
+        return self.rows[order[np.searchsorted(self.slots, slots, sorter=order)]]
 
     def is_dropped(self, member: int) -> bool:
         """Whether a member will not run."""

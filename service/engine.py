@@ -1,39 +1,33 @@
 """Admission, batches, commits: the way of chunks from the wire to their answers.
 
 Everything here runs on the event-loop thread; only `Backend.run` may run elsewhere, through the dispatcher. Invariants:
-one chunk of a session in flight; row, index and kept answer change in `_commit` alone, without an await, before
-anybody is answered; a failed run changes nothing; a caller that left never breaks its batch-mates.
+chunks of a session run and commit in their order; row, index and kept answer change in `_commit` alone, without an
+await, before anybody is answered; a failed run changes nothing; a caller that left never breaks its batch-mates.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
-import structlog
-
 from service.admission import Admission
-from service.backend import Result
 from service.batch import Batch
 from service.cohort import Caller
 from service.dispatcher import Dispatch, outcome
 from service.errand import Errand, Errands, Job
-from service.errors import BackendFailedError, QueueFullError, SessionGoneError
+from service.errors import QueueFullError, SessionGoneError
 from service.group import Group
 from service.kept import KeptAnswers
 from service.limits import Limits
 from service.metrics import Metrics, ModelMetrics
 from service.models import Models
 from service.observations import Observations
-from service.pace import Pace
 from service.queue import ChunkQueue
 from service.repository import ServedModel
 from service.results import Results
 from service.rules import Rules
+from service.runs import Runs
 from service.scheduler import Scheduler
 from service.sessions import HIDDEN, SessionTable
 from service.spill import NO_ROOM, Spilling, too_many
-
-_log = structlog.get_logger(__name__)
 
 
 class Engine:
@@ -64,7 +58,6 @@ class Engine:
         self.rules = Rules(self.served, self.table, self.kept, self.queue, metrics, limits.queue_chunks)
         self._admission = Admission(self.table, self.queue, self.rules, limits.batch_chunks)
         self._scheduler = Scheduler(limits.batch_chunks, {})
-        self._pace = Pace()
         self.spilling = Spilling(self.table, self.served)
         self._metrics = metrics
         self.observations = Observations(self.table, metrics)
@@ -74,8 +67,9 @@ class Engine:
         )
         self._dispatch, self._soon, self._later = dispatch, soon, later
         self._groups: dict[int, Group] = {}
-        self._running = self._stopped = self._pumping = False
-        self._running_since = 0.0
+        self.runs = Runs(self._results, self._scheduler, self.observations, limits, dispatch, self._run_ended)
+        self._pumping = False
+        self._errand_since: float | None = None
         self._idle: list[Callable[[], None]] = []
         self._errands = Errands()
         for model in models:
@@ -180,11 +174,11 @@ class Engine:
 
     def running_s(self) -> float:
         """How long the dispatcher has been at its present job; 0 when it has none."""
-        return self.clock() - self._running_since if self._running else 0.0
+        return self.runs.seconds if self._errand_since is None else self.clock() - self._errand_since
 
     def stop(self) -> None:
         """Start no run any more, and apply no result: what is not committed now never will be."""
-        self._stopped = True
+        self.runs.stopped = True
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
@@ -194,19 +188,35 @@ class Engine:
             self._soon(self._pump)
 
     def _pump(self) -> None:
-        """Take in what came, and start the next run if the backend is free and anything is ready."""
+        """Take in what came, and start what is ready if the backend has not enough to do."""
         self._pumping = False
         self.admit_offered()
-        if self._running or self._stopped or self._run_errand():
+        if self.runs.stopped or self._errand_since is not None or (not self.runs and self._run_errand()):
             return
-        if not self._idle and (wait := self._scheduler.wait(self.clock(), self.limits.queue_delay_s)):
-            self._later(wait, self._pump_soon)
+        while self.runs.may_start and not (self.runs and self._between_runs):
+            if not self._idle and (wait := self._scheduler.wait(self.clock(), self.limits.queue_delay_s)):
+                self._later(wait, self._pump_soon)
+                return
+            batch = self._scheduler.next_batch()
+            if batch is None:
+                self._nothing_ready()
+                return
+            if not self._turn_away(batch) and self.runs.start(batch):
+                return
+
+    @property
+    def _between_runs(self) -> bool:
+        """Whether something has to happen between two runs."""
+        return bool(self._errands) or self.spilling.pressing
+
+    def _run_ended(self) -> None:
+        if self._groups or self._idle or self._errands or not self._scheduler.empty:
+            self._pump_soon()
+
+    def _nothing_ready(self) -> None:
+        if self.runs:
             return
-        while (batch := self._scheduler.next_batch()) is not None and self._turn_away(batch):
-            pass
-        if batch is not None:
-            self._start(batch)
-        elif self._errands:
+        if self._errands:
             self._pump_soon()  # what was ready came to nothing, and it was not their turn
         elif not self.queue.chunks:
             waiting, self._idle = self._idle, []
@@ -222,15 +232,15 @@ class Engine:
         job = outcome(errand.start)
 
         def done(result: Any) -> None:
-            self._running = False
-            if not self._stopped:
+            self._errand_since = None
+            if not self.runs.stopped:
                 errand.done(result)
                 self._pump_soon()
 
         if isinstance(job, Exception):
             done(job)
         else:
-            self._running, self._running_since = True, self.clock()
+            self._errand_since = self.clock()
             self._dispatch(job, done)
         return True
 
@@ -240,51 +250,9 @@ class Engine:
         Returns:
             Whether there were any; what is left of the batch is ready again.
         """
-        new = too_many(batch, self.queue, self.table, self.served, self.limits.queue_chunks)
+        new = too_many(batch, self.queue, self.table, self.served, self.limits.second_rows)
         for cohort, members in new:
             self._results.fail(cohort, members, QueueFullError(NO_ROOM))
         for cohort in batch.cohorts if new else ():
             self._scheduler.add(cohort)
         return bool(new)
-
-    def _start(self, batch: Batch) -> None:
-        model, metrics, now = self.served[batch.model], self._of_model[batch.model], self.clock()
-        for cohort in batch.cohorts:
-            if not cohort.started:
-                cohort.started = True
-                cohort.rows = model.rows.take(len(cohort))
-                metrics.queue_seconds.observe(now - cohort.queued_at, len(cohort))
-        metrics.batch_chunks.observe(batch.size, 1)
-        if len(batch.cohorts) > 1:
-            metrics.padding.inc(batch.padding)
-        job = partial(model.backend.run, batch.run(self.table, model.memory is not None))
-        self._running, self._running_since = True, now
-        if self._pace.predict(batch) < self.limits.inline_s and self._scheduler.empty:
-            self._finished(batch, outcome(job))
-        else:
-            self._dispatch(job, partial(self._finished, batch))
-
-    def _finished(self, batch: Batch, result: Result | Exception) -> None:
-        self._running = False
-        if self._stopped:
-            return
-        model, metrics = self.served[batch.model], self._of_model[batch.model]
-        if isinstance(result, Exception):
-            metrics.failed_runs.inc()
-            _log.error("run_failed", model=model.key, chunks=batch.size, exc_info=result)
-            self._results.fail_all(batch, BackendFailedError("inference failed; nothing was applied"))
-        else:
-            self._apply(batch, result)
-        if self._groups or self._idle or self._errands or not self._scheduler.empty:
-            self._pump_soon()
-
-    def _apply(self, batch: Batch, result: Result) -> None:
-        model, metrics = self.served[batch.model], self._of_model[batch.model]
-        self._pace.learn(batch, result.seconds)
-        if result.observed is not None:
-            self.observations.take(model, batch, result)
-        metrics.run_seconds.observe(result.seconds, 1)
-        if result.seconds >= self.limits.slow_run_s:
-            sizes = {"sessions": batch.size, "steps": batch.longest}
-            _log.warning("slow_run", model=model.key, seconds=round(result.seconds, 3), **sizes)
-        self._results.apply(batch, result)

@@ -19,3 +19,8 @@ class Limits:
     """How long a batch that is not full may wait for more chunks."""
     slow_run_s: float = float("inf")
     """Runs that take longer are logged."""
+
+    @property
+    def second_rows(self) -> int:
+        """Most rows beside those of sessions: of everything queued, and of a run whose chunks came to nothing meanwhile."""
+        return self.queue_chunks + self.batch_chunks

@@ -226,9 +226,10 @@ class Loader:
 
     def _new_store(self, file: ModelFile, contract: Contract, number: int) -> Store:
         settings = self._settings
-        # Each queued chunk's session may have its row and a second one; the other rows are those of idle sessions.
+        # Each queued chunk's session may have its row and a second one; the other rows are those of idle sessions, and
+        # the second ones of a run under way whose chunks are not queued any more.
         resident = min(settings.resident_sessions or settings.max_sessions, settings.max_sessions)
-        rows = 1 + resident + 2 * settings.max_queued_chunks
+        rows = 1 + resident + 2 * settings.max_queued_chunks + settings.max_batch
         spill = None
         if settings.state_dir is not None and resident < settings.max_sessions:
             path = settings.state_dir / f"{file.name}.{number}.spill"

@@ -96,14 +96,13 @@ class ChunkQueue:
                 cohort.predecessor.successors.remove(cohort)
             self._end(cohort)
 
-    def commit(self, cohort: Cohort) -> list[Cohort]:
-        """The chunks of a cohort are done; returns those that were waiting for them."""
+    def commit(self, cohort: Cohort) -> None:
+        """The chunks of a cohort are done."""
         self.chunks -= len(cohort)
         self.promised_bytes -= cohort.names * cohort.length * self.step_bytes[cohort.model]
-        return self._end(cohort)
+        self._end(cohort)
 
-    def _end(self, cohort: Cohort) -> list[Cohort]:
+    def _end(self, cohort: Cohort) -> None:
         del self._cohorts[cohort.number]
         for later in cohort.successors:
             later.predecessor = None
-        return cohort.successors

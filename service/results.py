@@ -41,13 +41,13 @@ class Results:
         metrics: Sequence[ModelMetrics],
         clock: Callable[[], float],
     ) -> None:
-        self._served = served
-        self._table = table
+        self.served = served
+        self.table = table
         self._queue = queue
         self._kept = kept
         self._ready = ready
-        self._metrics = metrics
-        self._clock = clock
+        self.metrics = metrics
+        self.clock = clock
 
     def apply(self, batch: Batch, result: Result) -> None:
         """Take the result of a run."""
@@ -64,11 +64,11 @@ class Results:
         self, cohort: Cohort, steps: int, outputs: tuple[Array, ...], finite: NDArray[np.bool_] | None
     ) -> None:
         """Take one cohort's result."""
-        alive = self._table.serial[cohort.slots] == cohort.serials
+        alive = self.table.serial[cohort.slots] == cohort.serials
         cohort.parts.append(outputs)
         begin, cohort.done = cohort.done, cohort.done + steps
-        if finite is not None or np.count_nonzero(alive) < len(cohort):
-            self._weed(cohort, ~alive, alive & ~finite if finite is not None else ~alive & alive, begin)
+        if finite is not None or cohort.dropped is not None or np.count_nonzero(alive) < len(cohort):
+            self._weed(cohort, alive, np.ones(len(cohort), np.bool_) if finite is None else finite, begin)
         if not len(cohort):
             return
         if cohort.done == cohort.length:
@@ -79,20 +79,19 @@ class Results:
             self._ready.add(cohort)
 
     def _commit(self, cohort: Cohort) -> None:
-        model, slots = self._served[cohort.model], cohort.slots
+        model, slots = self.served[cohort.model], cohort.slots
         ends, outputs = cohort.firsts + cohort.length, cohort.outputs()
         self._keep(cohort, ends, outputs, model.version)
-        table = self._table
+        table = self.table
         model.give(table.row[slots])
         table.row[slots] = cohort.rows
         table.next_index[slots] = ends
         table.acknowledged[slots] = np.maximum(table.acknowledged[slots], cohort.acknowledged)
-        table.used_us[slots] = micro(self._clock())
+        table.used_us[slots] = micro(self.clock())
         last = table.job[slots]
         table.job[slots] = last * (last != cohort.number)
-        for later in self._queue.commit(cohort):
-            self._ready.add(later)
-        metrics = self._metrics[cohort.model]
+        self._queue.commit(cohort)
+        metrics = self.metrics[cohort.model]
         metrics.chunks.inc(len(cohort))
         metrics.steps.inc(len(cohort) * cohort.length)
         cohort.answer(outputs, model.version)
@@ -110,9 +109,13 @@ class Results:
 
     # -- chunks that come to nothing ------------------------------------------------------------------------------
 
-    def _weed(self, cohort: Cohort, gone: NDArray[np.bool_], sick: NDArray[np.bool_], begin: int) -> None:
-        """Take out members whose session has ended, or whose new state is not finite."""
-        self._metrics[cohort.model].not_finite.inc(int(sick.sum()))
+    def _weed(self, cohort: Cohort, alive: NDArray[np.bool_], finite: NDArray[np.bool_], begin: int) -> None:
+        """Take out members that were dropped, whose session has ended, or whose new state is not finite."""
+        stay = np.ones(len(cohort), np.bool_) if cohort.dropped is None else ~cohort.dropped
+        for member in np.flatnonzero(~stay).tolist():
+            self._give_row(cohort, member)  # while it ran, the chunk before it failed
+        gone, sick = stay & ~alive, stay & alive & ~finite
+        self.metrics[cohort.model].not_finite.inc(int(sick.sum()))
         for member in np.flatnonzero(gone).tolist():
             self._give_row(cohort, member)
             for waiter in list(cohort.waiters(member)):
@@ -130,7 +133,9 @@ class Results:
         for member in members:
             slot = int(cohort.slots[member])
             self._give_row(cohort, member)
-            if self._table.serial[slot] != cohort.serials[member]:
+            if cohort.is_dropped(member):
+                continue
+            if self.table.serial[slot] != cohort.serials[member]:
                 self._queue.abandon(cohort, member)
                 cohort.refuse(member, error)
                 continue
@@ -168,4 +173,4 @@ class Results:
             cohort.refuse(member, IndexUnexpectedError(message, expected))
 
     def _give_row(self, cohort: Cohort, member: int) -> None:
-        self._served[cohort.model].rows.give(cohort.rows[member : member + 1])
+        self.served[cohort.model].rows.give(cohort.rows[member : member + 1])

@@ -36,6 +36,12 @@ class Scheduler:
         """Whether nothing is ready, but perhaps cohorts that were dropped."""
         return not any(self._queues.values())
 
+    @property
+    def steps(self) -> int:
+        """How many steps may run now, those of dropped chunks included."""
+        ready = [cohort for queue in self._queues.values() for _, cohort in queue]
+        return sum(len(cohort) * self._next_steps(cohort) for cohort in ready)
+
     def wait(self, now: float, delay: float) -> float:
         """How long the next batch may wait for more chunks, when none waits longer than `delay` for a first run."""
         ready = [queue[0] for queue in self._queues.values() if queue]

@@ -114,6 +114,11 @@ class Spilling:
         self._hand = 0
         self._not_before = 0.0
 
+    @property
+    def pressing(self) -> bool:
+        """Whether rows are to leave, if there are idle ones."""
+        return any(one.spill is not None and one.rows.used > one.spill.resident for one in self._served)
+
     def next_errand(self, clock: Callable[[], float]) -> Errand | None:
         """Let idle rows leave if the next run might find too few free."""
         move = self.next_move(clock())
@@ -167,7 +172,7 @@ def too_many(
     queue: Iterable[Cohort],
     table: SessionTable,
     served: "Sequence[ServedModel]",
-    queue_chunks: int,
+    second_rows: int,
 ) -> list[tuple[Cohort, list[int]]]:
     """Members of a batch whose sessions have no row yet, when there is no room for all of them.
 
@@ -176,14 +181,18 @@ def too_many(
         queue: All cohorts that have not ended.
         table: The sessions.
         served: The models, by number.
-        queue_chunks: Second rows that must stay free: sessions that have a row can always go on.
+        second_rows: Those that must stay free: sessions that have a row can always go on.
     """
     rows = served[batch.model].rows
-    most = rows.capacity - 1 - queue_chunks
+    most = rows.capacity - 1 - second_rows
     if rows.used + batch.size <= most:
         return []
     started = [cohort for cohort in queue if cohort.started and served[cohort.model].rows is rows]
-    needs = {cohort: table.row[cohort.slots] <= INITIAL_ROW for cohort in (*started, *batch.cohorts)}
+    # Behind a chunk that runs there will be a row.
+    needs = {
+        cohort: (table.row[cohort.slots] <= INITIAL_ROW) & (cohort.predecessor is None)
+        for cohort in (*started, *batch.cohorts)
+    }
     new = [cohort for cohort in batch.cohorts if not cohort.started and np.count_nonzero(needs[cohort])]
     owned = rows.used - sum(map(len, started))
     if owned + sum(map(np.count_nonzero, needs.values())) <= most:

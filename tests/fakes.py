@@ -146,7 +146,7 @@ class Harness:
         self.soon: deque[Callable[[], None]] = deque()
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
-        rows = 1 + (sessions if resident is None else resident) + 2 * queue_chunks
+        rows = 1 + (sessions if resident is None else resident) + 2 * queue_chunks + batch
         self.backend = FakeBackend(rows, sessions)
         self.spill = None if resident is None else SpillFile(Path("never made"), sessions, resident)
         self.model = ServedModel(

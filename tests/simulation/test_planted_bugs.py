@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import beginning, drain_file, group, listing, rules
+from service import batch, beginning, drain_file, group, listing, rules
 from service.admission import Admission
 from service.batch import Batch
 from service.beginning import Beginning, Opening
@@ -23,6 +23,7 @@ from service.replays import Replays
 from service.repository import ServedModel
 from service.results import Results
 from service.rules import Rules
+from service.runs import Runs
 from service.scheduler import Scheduler
 from service.sessions import SessionTable
 from service.spill import Spilling
@@ -59,7 +60,7 @@ def a_state_is_committed_though_it_is_not_finite(
 
 @planted(Results, "_commit")
 def callers_are_answered_before_the_commit(original: Original, self: Results, cohort: Cohort) -> None:
-    cohort.answer(cohort.outputs())
+    cohort.answer(cohort.outputs(), self.served[cohort.model].version)
     cohort.segments, cohort.joined = [], {}
     original(self, cohort)
 
@@ -71,21 +72,21 @@ def answers_are_not_kept(original: Original, *_: object) -> None:
 
 @planted(Results, "_commit")
 def the_index_moves_and_the_row_does_not(original: Original, self: Results, cohort: Cohort) -> None:
-    slots, rows = cohort.slots, self._table.row[cohort.slots]
+    slots, rows = cohort.slots, self.table.row[cohort.slots]
     original(self, cohort)
-    self._table.row[slots] = rows
+    self.table.row[slots] = rows
 
 
 @planted(Results, "_commit")
 def the_row_moves_and_the_index_does_not(original: Original, self: Results, cohort: Cohort) -> None:
-    slots, steps = cohort.slots, self._table.next_index[cohort.slots]
+    slots, steps = cohort.slots, self.table.next_index[cohort.slots]
     original(self, cohort)
-    self._table.next_index[slots] = steps
+    self.table.next_index[slots] = steps
 
 
 @planted(Results, "_commit")
 def a_row_is_given_back_twice(original: Original, self: Results, cohort: Cohort) -> None:
-    self._served[cohort.model].give(self._table.row[cohort.slots])
+    self.served[cohort.model].give(self.table.row[cohort.slots])
     original(self, cohort)
 
 
@@ -100,10 +101,10 @@ def a_successor_starts_before_its_predecessor_has_committed(original: Original, 
 
 @planted(Batch, "run")
 def a_later_run_of_a_long_chunk_begins_with_the_state_before_it(
-    original: Original, self: Batch, table: SessionTable
+    original: Original, self: Batch, table: SessionTable, *more: bool
 ) -> Any:
     rows = np.concatenate([table.row[cohort.slots] for cohort in self.cohorts])
-    return replace(original(self, table), read_rows=rows)
+    return replace(original(self, table, *more), read_rows=rows)
 
 
 @planted(Results, "_refuse_later")
@@ -123,7 +124,7 @@ def a_run_that_fails_for_one_fails_for_its_mates(
 def a_run_is_applied_to_whoever_has_the_place_of_its_session(
     original: Original, self: Results, cohort: Cohort, *result: object
 ) -> None:
-    cohort.serials = self._table.serial[cohort.slots]
+    cohort.serials = self.table.serial[cohort.slots]
     original(self, cohort, *result)
 
 
@@ -213,13 +214,57 @@ def chunks_of_a_caller_that_has_left_are_taken_in(original: Original, self: Engi
         caller.left = True
 
 
+# -- runs that follow at once -------------------------------------------------------------------------------------
+
+
+@planted(batch, "_before")
+def a_run_that_follows_at_once_reads_the_row_before(original: Original, cohort: Cohort, table: Any) -> Any:
+    return table.row[cohort.slots]
+
+
+@planted(Cohort, "rows_of")
+def a_run_that_follows_at_once_reads_rows_in_another_order(
+    original: Original, self: Cohort, slots: Any
+) -> Any:
+    return self.rows[: len(slots)]
+
+
+@planted(Batch, "end")
+def a_run_follows_before_the_chunk_before_it_is_at_its_end(original: Original, self: Batch) -> Any:
+    original(self)
+    for cohort in self.cohorts:
+        cohort.ending = True
+    return [later for cohort in self.cohorts for later in cohort.successors]
+
+
+@planted(Results, "_weed")
+def a_chunk_is_committed_though_the_one_before_it_failed_meanwhile(
+    original: Original, self: Results, cohort: Cohort, *rest: Any
+) -> None:
+    cohort.dropped = None
+    original(self, cohort, *rest)
+
+
+@planted(Results, "advance")
+def rows_of_chunks_that_fail_while_they_run_are_lost(
+    original: Original, self: Results, cohort: Cohort, steps: int, outputs: Any, finite: Any
+) -> None:
+    if cohort.dropped is None:
+        original(self, cohort, steps, outputs, finite)
+    elif not cohort.dropped.all():
+        stay = ~cohort.dropped
+        cohort.shrink()
+        some = tuple(output[stay] for output in outputs)
+        original(self, cohort, steps, some, None if finite is None else finite[stay])
+
+
 # -- callers ------------------------------------------------------------------------------------------------------
 
 
 @planted(Cohort, "answer")
-def whoever_joined_is_not_told(original: Original, self: Cohort, outputs: Any) -> None:
+def whoever_joined_is_not_told(original: Original, self: Cohort, *answer: Any) -> None:
     self.joined = {}
-    original(self, outputs)
+    original(self, *answer)
 
 
 @planted(Cohort, "waiters")
@@ -296,7 +341,7 @@ def a_copy_shares_the_row_of_its_session(original: Original, self: Opening, resu
 
 
 @planted(beginning, "write")
-def copies_begin_with_whatever_is_in_their_rows(original: Original, begun: Beginning, rows: Any) -> None:
+def copies_begin_with_whatever_is_in_their_rows(original: Original, *_: Any) -> None:
     pass
 
 
@@ -318,12 +363,6 @@ def rows_are_looked_up_while_a_run_is_under_way(
 ) -> None:
     job = outcome(start)
     original(self, start if isinstance(job, Exception) else lambda: job, done)
-
-
-@planted(Engine, "_run_errand")
-def rows_are_copied_beside_a_run(original: Original, self: Engine) -> bool:
-    original(self)
-    return False
 
 
 @planted(Opening, "undo")
@@ -370,13 +409,13 @@ def a_session_is_listed_once_more_on_the_next_page(
 # -- rows that leave ----------------------------------------------------------------------------------------------
 
 
-@planted(Engine, "_start")
+@planted(Runs, "start")
 def the_place_of_a_row_in_the_file_is_free_while_it_is_read(
-    original: Original, self: Engine, batch: Batch
-) -> None:
-    rows = np.concatenate([self.table.row[cohort.slots] for cohort in batch.cohorts])
-    self.served[batch.model].give(rows[rows < 0])
-    original(self, batch)
+    original: Original, self: Runs, batch: Batch
+) -> Any:
+    rows = np.concatenate([self._results.table.row[cohort.slots] for cohort in batch.cohorts])
+    self._results.served[batch.model].give(rows[rows < 0])
+    return original(self, batch)
 
 
 @planted(Spilling, "moved")
@@ -457,7 +496,7 @@ def an_answer_is_lost_in_a_restart(original: Original, self: KeptAnswers, model:
     dump = original(self, model, slots)
     stay = np.arange(len(dump.member)) > 0
     steps = int(dump.lengths[:1].sum())
-    columns = [column[stay] for column in dump[:4]]
+    columns = [column[stay] for column in dump[:5]]
     return type(dump)(*columns, [output[steps:] for output in dump.outputs])
 
 
@@ -472,10 +511,12 @@ def a_restart_forgets_what_was_opened(original: Original, *_: object) -> Any:
 
 
 def first_failure() -> int:
-    """The first seed whose history does not end well."""
+    """The first seed whose history does not end well; a bug that does not fit into its place proves nothing."""
     for seed in range(SEEDS):
         try:
             History(seed).run()
+        except (TypeError, AttributeError):
+            raise
         except Exception:
             return seed
     raise AssertionError("no history finds it")

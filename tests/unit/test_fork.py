@@ -108,7 +108,7 @@ async def test_nothing_is_copied_if_one_copy_cannot_be(ids: list[str], error: ty
 async def test_copies_leave_the_rows_that_others_need_to_go_on() -> None:
     h = Harness(resident=2, queue_chunks=3)
     source = stepped(h, [1])
-    most = h.model.rows.capacity - 1 - 3
+    most = h.model.rows.capacity - 1 - h.engine.limits.second_rows
     with pytest.raises(QueueFullError, match=f"{most} more states: 1 of at most {most}"):
         await copy(h, source, *[f"c{k}" for k in range(most)])
     assert h.model.rows.used == 1
