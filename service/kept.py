@@ -165,6 +165,11 @@ class KeptAnswers:
             return self._longer[chunk.place]
         return tuple(items[chunk.place].tobytes() for items in self._arenas[model].items)
 
+    def bytes_of(self, model: int, slots: Slots) -> int:
+        """Bytes of everything that is kept for some sessions of a model."""
+        lengths = self._length.reshape(-1, WINDOW_CHUNKS)[slots]
+        return int(lengths[self._of(slots) != FREE].sum()) * self._arenas[model].step_bytes
+
     def dump(self, model: int, slots: Slots) -> "KeptDump":
         """Everything that is kept for some sessions of a model."""
         ends = self._of(slots)

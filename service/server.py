@@ -70,10 +70,10 @@ class Server:
             _log.warning("drain_timeout", queued=self.engine.queue.chunks)
         await self._grpc.stop(STOP_GRACE_S)
         self.engine.stop()
-        await self._save()
         for task in self._watching:
-            task.cancel()
+            task.cancel()  # they end sessions, and unload models
         await asyncio.gather(*self._watching, return_exceptions=True)
+        await self._save()
         ended = await asyncio.to_thread(_stop, self._threads)
         self._http.stop()
         _log.info("stopped", drained=drained.is_set(), sessions=len(self.engine.table))

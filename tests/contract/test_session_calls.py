@@ -13,6 +13,7 @@ import pytest
 
 from carousel.wire import carousel_pb2 as pb
 from carousel.wire.carousel_pb2_grpc import CarouselStub
+from service import drain_file
 from service.server import Server, start_server
 from service.settings import Settings
 from service.tokens import hash_of, new_token
@@ -384,3 +385,19 @@ async def test_a_restart_keeps_copies_answers_and_the_order_of_opening(
         assert (await stub.Restore(restore)).next_index == 1
         assert (await stub.Describe(pb.DescribeRequest(session=source))).next_index == 2
         assert await step(stub, made.copies[0], 1, 5) == await step(stub, await stepped(stub, 1), 1, 5)
+
+
+async def test_nothing_ends_or_unloads_while_the_sessions_are_being_written(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, still = drain_file.save, list[bool]()
+
+    async def watched(*args: Any) -> int:
+        still.extend(not task.done() for task in server._watching)
+        return await save(*args)
+
+    monkeypatch.setattr(drain_file, "save", watched)
+    async with another(repository, state_dir=tmp_path) as (server, stub):
+        await open_session(stub)
+    assert still
+    assert not any(still)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import batch, beginning, drain_file, group, listing, rules
+from service import batch, beginning, drain_file, group, leaving, listing, reopening, rules
 from service.admission import Admission
 from service.batch import Batch
 from service.beginning import Beginning, Opening
@@ -456,31 +456,31 @@ def the_file_of_a_drained_server_is_read_twice(original: Original, *_: object) -
     pass
 
 
-@planted(drain_file, "_states")
+@planted(leaving, "_states")
 async def states_are_saved_in_another_order(original: Original, model: Any, rows: Any, run: Any) -> Any:
     return await original(model, rows[::-1], run)
 
 
-@planted(drain_file, "_states")
+@planted(leaving, "_states")
 async def spilled_states_are_read_from_memory(original: Original, model: Any, rows: Any, run: Any) -> Any:
     return await original(model, np.abs(rows), run)
 
 
-@planted(drain_file, "_columns")
+@planted(leaving, "_columns")
 def chunks_in_the_queue_count_as_made(
     original: Original, engine: Engine, model: Any, slots: Any, now: float
 ) -> Any:
     return original(engine, model, slots, now) | {"next_index": engine.table.tail[slots]}
 
 
-@planted(drain_file, "_columns")
+@planted(leaving, "_columns")
 def a_restart_makes_sessions_young_again(
     original: Original, engine: Engine, model: Any, slots: Any, now: float
 ) -> Any:
     return original(engine, model, slots, now) | {"idle_us": np.zeros(len(slots), np.int64)}
 
 
-@planted(drain_file, "_is")
+@planted(reopening, "_is")
 def states_of_another_model_are_taken_over(original: Original, *_: object) -> bool:
     return True
 
@@ -496,7 +496,7 @@ def an_answer_is_lost_in_a_restart(original: Original, self: KeptAnswers, model:
     dump = original(self, model, slots)
     stay = np.arange(len(dump.member)) > 0
     steps = int(dump.lengths[:1].sum())
-    columns = [column[stay] for column in dump[:5]]
+    columns = [column[stay] for column in dump[:-1]]
     return type(dump)(*columns, [output[steps:] for output in dump.outputs])
 
 

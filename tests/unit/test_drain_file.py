@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service import drain_file
+from service import drain_file, leaving
 from service.drain_file import NAME, DrainFileError
 from service.errors import SessionClosedError
 from service.fork import hidden_copies
+from service.records import Arrays, read_record, write_record
 from tests.fakes import Harness, SessionView, sequential
 from tests.simulation.world import OWNER, at_once, finished
 
@@ -48,40 +49,134 @@ def check_all_there(h: Harness, sessions: int) -> None:
         assert again.answer == sequential(values)
 
 
-def test_whatever_is_damaged_is_found_out_or_did_not_matter(tmp_path: Path) -> None:
+def refused(folder: Path) -> str:
+    """Why the file is not read; it stays as it was."""
+    (file,) = folder.iterdir()
+    before = file.read_bytes()
+    with pytest.raises(DrainFileError) as caught:
+        opened_again(folder)
+    assert file.read_bytes() == before
+    line = str(caught.value)
+    assert line.startswith(f"{file}: its sessions cannot be opened again (")
+    assert line.endswith("); move the file away to start without them")
+    assert "\n" not in line
+    return line
+
+
+def records_of(file: Path) -> list[Arrays]:
+    with file.open("rb") as opened:
+        opened.readline()
+        records = []
+        while opened.peek(1):
+            records.append(read_record(opened))
+    return records
+
+
+def rewrite(file: Path, records: list[Arrays]) -> None:
+    line = file.read_bytes().split(b"\n", 1)[0] + b"\n"
+    with file.open("wb") as opened:
+        opened.write(line)
+        for arrays in records:
+            write_record(opened, arrays)
+
+
+def test_whatever_is_damaged_is_found_out(tmp_path: Path) -> None:
     drained(tmp_path, 5)
     file, rng = tmp_path / NAME, random.Random(4)
-    whole, refused = file.read_bytes(), list[str]()
+    whole = file.read_bytes()
     for _ in range(300):
         damaged = bytearray(whole)
         damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
-        file.write_bytes(damaged if rng.random() < 0.9 else whole[: rng.randrange(len(whole))])
-        try:
-            h = opened_again(tmp_path)
-        except DrainFileError as error:
-            refused.append(str(error))
-        else:
-            check_all_there(h, 5)
-    assert all(one.startswith(f"{file}: its sessions cannot be opened again") for one in refused)
-    assert 150 < len(refused) < 300
+        file.write_bytes(damaged if rng.random() < 0.7 else whole[: rng.randrange(len(whole))])
+        refused(tmp_path)
+    file.write_bytes(whole + b"\0")
+    assert "expected its end, found more" in refused(tmp_path)
     file.write_bytes(whole)
     check_all_there(opened_again(tmp_path), 5)
 
 
-@pytest.mark.parametrize("content", [b"", b"nothing of ours", b"\x93NUMPY\x01\x00" + bytes(200)])
-def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"nothing of ours", b"PK\x03\x04" + bytes(200), b"carousel sessions, format 99\n"]
+)
+def test_a_file_of_somebody_else_or_of_another_format_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
-    with pytest.raises(DrainFileError, match="no archive"):
-        opened_again(tmp_path)
-    assert (tmp_path / NAME).read_bytes() == content
+    expected = (
+        f"expected it to begin with {b'carousel sessions, format 2' + bytes([10])!r}, found {content[:28]!r}"
+    )
+    assert expected in refused(tmp_path)
 
 
-def test_a_file_of_another_format_is_not_guessed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(drain_file, "FORMAT", 99)
-        drained(tmp_path, 1)
-    with pytest.raises(DrainFileError, match="expected format 1, found 99"):
-        opened_again(tmp_path)
+def test_the_sessions_of_an_earlier_server_are_not_passed_over(tmp_path: Path) -> None:
+    np.savez(tmp_path / "sessions.npz", document=np.zeros(3))
+    assert "expected sessions.drain, of format 2" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kept.member", 1 << 60),
+        ("kept.member", -1),
+        ("kept.lengths", 1 << 30),
+        ("kept.lengths", 0),
+        ("fresh", True),
+        ("owner", 1 << 60),
+    ],
+)
+def test_numbers_that_places_follow_from_are_not_believed(tmp_path: Path, name: str, value: int) -> None:
+    drained(tmp_path, 5)
+    document, sessions = records_of(tmp_path / NAME)
+    sessions[name][1] = value
+    rewrite(tmp_path / NAME, [document, sessions])
+    refused(tmp_path)
+
+
+def test_columns_and_records_that_are_missing_or_too_many_are_refused(tmp_path: Path) -> None:
+    drained(tmp_path, 5)
+    file = tmp_path / NAME
+    document, sessions = records_of(file)
+    for name, column in sessions.items():
+        rewrite(file, [document, {key: array for key, array in sessions.items() if key != name}])
+        refused(tmp_path)
+        if name not in ("states", "owners"):
+            rewrite(file, [document, sessions | {name: column[:1]}])
+            refused(tmp_path)
+    for records in ([document], [document, sessions, sessions], [sessions, document], [{}]):
+        rewrite(file, records)
+        refused(tmp_path)
+    rewrite(file, [document, sessions])
+    check_all_there(opened_again(tmp_path), 5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("sessions", 10**18, "1000000000000000000 sessions, and the server takes"),
+        ("sessions", 4, "expected 4 sessions of 'fake', found more"),
+        ("sessions", 6, "it ends too early"),
+        ("sessions", -1, "models.0.sessions"),
+        ("planes", 10**18, "'sharers'"),
+        ("kept_bytes", 10**18, "bytes of answers, and the server keeps"),
+        ("pinned", "all", "models.0.pinned"),
+    ],
+)
+def test_a_document_that_does_not_fit_the_rest_is_refused(
+    tmp_path: Path, key: str, value: object, why: str
+) -> None:
+    drained(tmp_path, 5)
+    document, sessions = records_of(tmp_path / NAME)
+    said = json.loads(document["document"].tobytes())
+    said["models"][0][key] = value
+    rewrite(tmp_path / NAME, [{"document": np.frombuffer(json.dumps(said).encode(), np.uint8)}, sessions])
+    assert why in refused(tmp_path)
+
+
+def test_sessions_are_written_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "BLOCK_BYTES", 64)
+    drained(tmp_path, 60)
+    _, *blocks = records_of(tmp_path / NAME)
+    assert len(blocks) > 10
+    assert sum(len(block["next_index"]) for block in blocks) == 60
+    check_all_there(opened_again(tmp_path), 60)
 
 
 def test_a_server_that_takes_fewer_sessions_or_keeps_fewer_answers_says_so(tmp_path: Path) -> None:
@@ -107,7 +202,7 @@ def test_a_file_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         drained(tmp_path, 3)
-    assert not (tmp_path / NAME).exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
@@ -130,6 +225,20 @@ def test_the_order_of_opening_and_who_asked_for_a_version_come_back(tmp_path: Pa
     assert [after.table.id_of(slot) for slot in order] == ["b", "c", "d"]
     assert after.table.pinned[order].tolist() == [False, False, True]
     assert after.open("e").serial > after.table.serial[order].max()
+
+
+def test_sessions_of_several_owners_keep_apart(tmp_path: Path) -> None:
+    h = Harness()
+    owners = {"b": ["x", "y"], "a": ["x"], "c": ["ä", "z"]}
+    for owner, ids in owners.items():
+        for one in ids:
+            h.table.open(owner, one, h.model.number, 1000.0, h.now)
+    h.engine.stop()
+    finished(drain_file.save(tmp_path, h.engine, {"calls": 1}, at_once))
+    table = opened_again(tmp_path).table
+    found = [(table.owner_of(slot), table.id_of(slot)) for slot in table.of_model(0).tolist()]
+    assert found == [(owner, one) for owner, ids in owners.items() for one in ids]
+    assert all(table.find(owner, one, h.now) is not None for owner, one in found)
 
 
 def test_a_pin_to_a_version_that_is_not_there_any_more_is_let_go(tmp_path: Path) -> None:
@@ -156,17 +265,3 @@ async def test_what_the_server_made_for_itself_stays_behind(tmp_path: Path) -> N
     after = Harness()
     await drain_file.load(tmp_path, after.engine, at_once)
     assert len(after.table) == after.model.rows.used == 1
-
-
-def test_a_file_of_a_server_that_knew_less_is_read(tmp_path: Path) -> None:
-    drained(tmp_path, 5)
-    with np.load(tmp_path / NAME) as archive:
-        arrays = {name: archive[name] for name in archive}
-    for name in ("serials", "pinned", "kept.versions"):
-        del arrays[f"model0.{name}"]
-    document = json.loads(arrays["document"].tobytes())
-    for model in document["models"]:
-        del model["number"], model["version"]
-    arrays["document"] = np.frombuffer(json.dumps(document).encode(), np.uint8)
-    np.savez(tmp_path / NAME, allow_pickle=False, **arrays)
-    check_all_there(opened_again(tmp_path), 5)
