@@ -15,6 +15,7 @@ from bench.sequences import LONGEST, SHORTEST, Plan, Sent, check, sequences
 from carousel.errors import CarouselError
 from carousel.wire.carousel_pb2 import CloseRequest
 from carousel.wire.carousel_pb2_grpc import CarouselStub
+from cli import bench_service
 from cli.main import main
 from export.bare import bare_lstm
 
@@ -34,7 +35,16 @@ def plan(rate: float | None) -> Plan:
     return Plan(port=0, kind="padded", streams=1, sessions=1, seconds=1, model="", seed=3, rate=rate)
 
 
-def test_every_row_is_measured_told_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_row_is_measured_told_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With its own models a busy machine may take longer than this test measures for the first sequences.
+    units, write_model = 16, bench_service._write_model
+    monkeypatch.setattr(
+        bench_service,
+        "_write_model",
+        lambda folder, **sizes: write_model(folder, **sizes | {"hidden_size": units}),
+    )
     out = tmp_path / "b.json"
     size = ["--runs", "1", "--seconds", "1", "--sessions", str(SESSIONS)]
     assert main(["bench", "engine", *size, "--out", str(out)]) == 0
@@ -46,7 +56,7 @@ def test_every_row_is_measured_told_and_written(tmp_path: Path, capsys: pytest.C
     assert ratios[1]["median"] == rate["ours"]["steps_per_second"] / rate["base"]["steps_per_second"]
     assert ratios[2]["median"] == p90["ours"]["p90_ms"] / p90["base"]["p90_ms"]
     assert all(side[of]["checked"] > 0 for side in (rate, p90) for of in ("ours", "base"))
-    assert restart["ours"]["file_bytes"] > SESSIONS * 4 * (256 + 128) == SESSIONS * 4 * 384
+    assert restart["ours"]["file_bytes"] > SESSIONS * 4 * (2 * units + units)
     assert out.with_suffix(".png").exists()
 
 
