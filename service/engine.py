@@ -20,6 +20,7 @@ from service.limits import Limits
 from service.metrics import Metrics, ModelMetrics
 from service.models import Models
 from service.observations import Observations
+from service.pace import Pace
 from service.queue import ChunkQueue
 from service.repository import ServedModel
 from service.results import Results
@@ -57,7 +58,7 @@ class Engine:
         self.queue = ChunkQueue(self.table, [])
         self.rules = Rules(self.served, self.table, self.kept, self.queue, metrics, limits.queue_chunks)
         self._admission = Admission(self.table, self.queue, self.rules, limits.batch_chunks)
-        self._scheduler = Scheduler(limits.batch_chunks, {})
+        self._scheduler = Scheduler(limits.batch_chunks, Pace(limits.run_s))
         self.spilling = Spilling(self.table, self.served)
         self._metrics = metrics
         self.observations = Observations(self.table, metrics)
@@ -83,7 +84,7 @@ class Engine:
         self.kept.add_model(model.contract, like)
         self.queue.step_bytes.append(model.step_bytes)
         # No run is longer than its graph was verified for.
-        self._scheduler.run_steps[model.number] = min(self.limits.run_steps, model.contract.max_steps)
+        self._scheduler.pace.add_model(model.number, min(self.limits.run_steps, model.contract.max_steps))
         self._of_model.append(self._metrics.of_model(model.key))
 
     # -- what callers ask -----------------------------------------------------------------------------------------
@@ -201,7 +202,10 @@ class Engine:
             if batch is None:
                 self._nothing_ready()
                 return
-            if not self._turn_away(batch) and self.runs.start(batch):
+            if self._turn_away(batch):
+                self._pump_soon()
+                return
+            if self.runs.start(batch):
                 return
 
     @property
@@ -248,11 +252,12 @@ class Engine:
         """Refuse chunks whose sessions would need a row more, if idle rows have to leave and cannot.
 
         Returns:
-            Whether there were any; what is left of the batch is ready again.
+            Whether there are any; what is left of the batch is ready again.
         """
         new = too_many(batch, self.queue, self.table, self.served, self.limits.second_rows)
-        for cohort, members in new:
-            self._results.fail(cohort, members, QueueFullError(NO_ROOM))
+        if new and not self.spilling.look_again(self.clock()):
+            for cohort, members in new:
+                self._results.fail(cohort, members, QueueFullError(NO_ROOM))
         for cohort in batch.cohorts if new else ():
             self._scheduler.add(cohort)
         return bool(new)

@@ -17,6 +17,8 @@ class Limits:
     take longer."""
     queue_delay_s: float = 0.0
     """How long a batch that is not full may wait for more chunks."""
+    run_s: float = float("inf")
+    """How long a run of chunks that are cut is to take."""
     slow_run_s: float = float("inf")
     """Runs that take longer are logged."""
 

@@ -1,25 +1,53 @@
-"""How long the next run will take, from how long runs of its size took. Pure."""
+"""How long the next run will take, and how many steps of long chunks one should have. Pure."""
+
+from math import inf
 
 from service.batch import Batch
 
+FIRST_STEPS = 16
+"""Of a run, before any has shown how long it takes."""
 _NEW = 0.2
 """Weight of the newest run."""
 
 
 class Pace:
-    """Moving averages, one for each model and power of two of sessions and of steps."""
+    """What runs took until now.
 
-    def __init__(self) -> None:
+    Args:
+        run_s: How long a run of long chunks is to take: whoever comes meanwhile waits for it.
+    """
+
+    def __init__(self, run_s: float = inf) -> None:
+        self._run_s = run_s
+        self._most: dict[int, int] = {}
+        self._steps: dict[int, int] = {}
         self._seconds: dict[tuple[int, int, int], float] = {}
+        """Moving averages, one for each model and power of two of sessions and of steps."""
+
+    def add_model(self, number: int, most_steps: int) -> None:
+        """Know a model of which no run may have more steps."""
+        self._most[number] = most_steps
+        self._steps[number] = most_steps if self._run_s == inf else min(FIRST_STEPS, most_steps)
+
+    def steps(self, model: int) -> int:
+        """Most steps of its next run."""
+        return self._steps[model]
 
     def predict(self, batch: Batch) -> float:
         """Seconds; infinite for a size that never ran."""
-        return self._seconds.get(_size(batch), float("inf"))
+        return self._seconds.get(_size(batch), inf)
 
     def learn(self, batch: Batch, seconds: float) -> None:
         """A run took so long."""
         before = self._seconds.get(_size(batch), seconds)
         self._seconds[_size(batch)] = before + _NEW * (seconds - before)
+        steps = self._steps[batch.model]
+        if 2 * batch.longest > steps:  # others say nothing of long ones
+            # Fewer at once, for somebody waits; more only little by little, for the next run may have more sessions.
+            fitting = min(
+                2 * steps, batch.longest * self._run_s / max(seconds, 1e-9), self._most[batch.model]
+            )
+            self._steps[batch.model] = max(1, int(fitting))
 
 
 def _size(batch: Batch) -> tuple[int, int, int]:

@@ -16,7 +16,6 @@ from service.dispatcher import Dispatch, outcome
 from service.errors import BackendFailedError
 from service.limits import Limits
 from service.observations import Observations
-from service.pace import Pace
 from service.repository import ServedModel
 from service.results import Results
 from service.scheduler import Scheduler
@@ -50,11 +49,10 @@ class Runs:
         self.stopped = False
         """Whether no result is applied any more."""
         self._results = results
-        self._scheduler = scheduler
+        self._scheduler, self._pace = scheduler, scheduler.pace
         self._observations = observations
         self._limits = limits
         self._dispatch, self._clock, self._ended = dispatch, results.clock, ended
-        self._pace = Pace()
         self._under_way: deque[Batch] = deque()
         self._since = 0.0
         """When the first of them began."""

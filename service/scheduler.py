@@ -6,9 +6,21 @@ run's steps is waste. A chunk longer than a run is cut into equal parts, so that
 """
 
 from collections import deque
+from typing import NamedTuple
 
 from service.batch import Batch
 from service.cohort import Cohort
+from service.pace import Pace
+
+
+class _Ready(NamedTuple):
+    """A cohort whose next steps may run."""
+
+    number: int
+    """In the order of coming."""
+    cohort: Cohort
+    steps: int
+    """How many it runs next."""
 
 
 class Scheduler:
@@ -16,20 +28,23 @@ class Scheduler:
 
     Args:
         batch_chunks: Most members of a batch.
-        run_steps: Most steps of a run, by model; models may be added.
+        pace: Says how many steps the next run of a model has at most.
     """
 
-    def __init__(self, batch_chunks: int, run_steps: dict[int, int]) -> None:
+    def __init__(self, batch_chunks: int, pace: Pace) -> None:
         self.batch_chunks = batch_chunks
-        self.run_steps = run_steps
-        self._queues: dict[tuple[int, int], deque[tuple[int, Cohort]]] = {}
+        self.pace = pace
+        self._queues: dict[tuple[int, int], deque[_Ready]] = {}
         self._added = 0
 
     def add(self, cohort: Cohort) -> None:
         """The next steps of a cohort may run."""
         self._added += 1
-        key = (cohort.model, half_octave(self._next_steps(cohort)))
-        self._queues.setdefault(key, deque()).append((self._added, cohort))
+        left = cohort.length - cohort.done
+        runs = -(-left // self.pace.steps(cohort.model))
+        steps = -(-left // runs)
+        key = (cohort.model, half_octave(steps))
+        self._queues.setdefault(key, deque()).append(_Ready(self._added, cohort, steps))
 
     @property
     def empty(self) -> bool:
@@ -39,16 +54,15 @@ class Scheduler:
     @property
     def steps(self) -> int:
         """How many steps may run now, those of dropped chunks included."""
-        ready = [cohort for queue in self._queues.values() for _, cohort in queue]
-        return sum(len(cohort) * self._next_steps(cohort) for cohort in ready)
+        return sum(len(cohort) * steps for queue in self._queues.values() for _, cohort, steps in queue)
 
     def wait(self, now: float, delay: float) -> float:
         """How long the next batch may wait for more chunks, when none waits longer than `delay` for a first run."""
         ready = [queue[0] for queue in self._queues.values() if queue]
         if not delay or not ready:
             return 0.0
-        oldest = min(ready, key=lambda entry: entry[0])[1]
-        together = sum(len(cohort) for queue in self._queues.values() for _, cohort in queue)
+        oldest = min(ready).cohort
+        together = sum(len(cohort) for queue in self._queues.values() for _, cohort, _ in queue)
         if oldest.started or together >= self.batch_chunks:
             return 0.0
         return max(0.0, oldest.queued_at + delay - now)
@@ -56,25 +70,20 @@ class Scheduler:
     def next_batch(self) -> Batch | None:
         """What to run now; None if nothing is ready. Members dropped in the meantime are left out."""
         for queue in self._queues.values():
-            while queue and not _shrunk(queue[0][1]):
+            while queue and not _shrunk(queue[0].cohort):
                 queue.popleft()
-        ready = [(queue[0][0], key) for key, queue in self._queues.items() if queue]
+        ready = [(queue[0].number, key) for key, queue in self._queues.items() if queue]
         if not ready:
             return None
         key = min(ready)[1]
-        queue, cohorts, size = self._queues[key], list[Cohort](), 0
-        while queue and size + _shrunk(queue[0][1]) <= self.batch_chunks:
-            cohort = queue.popleft()[1]
+        queue, cohorts, steps, size = self._queues[key], list[Cohort](), list[int](), 0
+        while queue and size + _shrunk(queue[0].cohort) <= self.batch_chunks:
+            _, cohort, its_steps = queue.popleft()
             if len(cohort):
                 cohorts.append(cohort)
+                steps.append(its_steps)
                 size += len(cohort)
-        steps = [self._next_steps(cohort) for cohort in cohorts]
         return Batch(key[0], cohorts, steps, size, max(steps))
-
-    def _next_steps(self, cohort: Cohort) -> int:
-        left = cohort.length - cohort.done
-        runs = -(-left // self.run_steps[cohort.model])
-        return -(-left // runs)
 
 
 def half_octave(steps: int) -> int:

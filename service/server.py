@@ -33,6 +33,8 @@ GC_THRESHOLDS = (20_000, 20, 50)
 STOP_GRACE_S = 1.0
 INLINE_S = 0.0002
 """Changing threads twice takes about as long."""
+RUN_S = 0.002
+"""Whoever sends single steps beside long chunks waits for a run of those; but each run costs something beside itself."""
 
 Signals = asyncio.Queue[signal.Signals]
 
@@ -216,6 +218,7 @@ def _limits(settings: Settings) -> Limits:
         # CUDA's contexts and graphs are those of a thread: runs keep to the dispatcher's.
         inline_s=INLINE_S if settings.provider == "cpu" else 0.0,
         queue_delay_s=settings.queue_delay_s,
+        run_s=RUN_S,
         slow_run_s=settings.slow_run_s,
     )
 

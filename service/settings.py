@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     """sessions advanced by one run"""
     queue_delay_s: Annotated[float, Field(ge=0, le=10)] = 0.0
     """seconds that a batch which is not full waits for more; 0: batches form while a run is under way"""
-    run_steps: Annotated[int, Field(ge=1, le=4096)] = 64
-    """steps of one run; longer chunks take several, with others in between"""
+    run_steps: Annotated[int, Field(ge=1, le=4096)] = 512
+    """most steps of one run; longer chunks take several, with others in between"""
     max_message_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 16 << 20
     """largest message"""
     slow_run_s: Annotated[float, Field(gt=0)] = 1.0

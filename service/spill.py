@@ -113,6 +113,10 @@ class Spilling:
         self._served = served
         self._hand = 0
         self._not_before = 0.0
+        """While rows cannot be written."""
+        self._not_idle_before = 0.0
+        """While there is none that could leave."""
+        self._looks_again = False
 
     @property
     def pressing(self) -> bool:
@@ -129,15 +133,30 @@ class Spilling:
     def next_move(self, now: float) -> Move | None:
         """Rows that should leave before the next run; None while there is room."""
         for model in self._served:
-            if model.spill is None or model.rows.used <= model.spill.resident or now < self._not_before:
+            if model.spill is None or model.rows.used <= model.spill.resident:
+                continue
+            if now < max(self._not_before, self._not_idle_before):
                 continue
             # Some at once, so that the table is not searched again for every session that comes back.
             slots = self._idlest(model, max(1, min(SPILL_ROWS, model.spill.resident // 8)))
             if len(slots):
+                self._looks_again = False
                 places = model.spill.places.take(len(slots))
                 return Move(model, slots, self._table.serial[slots], self._table.row[slots], places)
-            self._not_before = now + LOOK_S * self._table.used_slots
+            self._not_idle_before = now + LOOK_S * self._table.used_slots
         return None
+
+    def look_again(self, now: float) -> bool:
+        """There is no room: look for idle rows once more before the pause is over, for there may be some by now.
+
+        Returns:
+            Whether that may help.
+        """
+        paused = self._not_before <= now < self._not_idle_before
+        self._looks_again = paused and not self._looks_again
+        if self._looks_again:
+            self._not_idle_before = now
+        return self._looks_again
 
     def moved(self, move: Move, failed: Exception | None, now: float) -> None:
         """The copies are made: the sessions that have not moved since have their rows in the file from now on."""

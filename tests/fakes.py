@@ -69,6 +69,8 @@ class FakeBackend:
         self.fail_next = False
         self.poison: set[float] = set()
         """Inputs that make the state infinite."""
+        self.seconds = 0.0
+        """That a run says it took."""
         self.factor = FACTOR
         self.closed = False
 
@@ -98,7 +100,7 @@ class FakeBackend:
                 y[row, t] = states[row]
         finite = np.isfinite(states)
         self.rows[run.write_rows[finite], 0] = states[finite]
-        return Result((y,), finite, 0.0)
+        return Result((y,), finite, self.seconds)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.array([self.rows[row] if row >= 0 else self.spilled[-1 - row] for row in rows])
@@ -138,6 +140,7 @@ class Harness:
         kept_bytes: int = 1 << 20,
         inline_s: float = 0.0,
         queue_delay_s: float = 0.0,
+        run_s: float = float("inf"),
         resident: int | None = None,
         lineage: str = "fake",
     ) -> None:
@@ -155,7 +158,7 @@ class Harness:
         self.metrics = Metrics()
         self.engine = Engine(
             [self.model],
-            Limits(sessions, queue_chunks, batch, run_steps, kept_bytes, inline_s, queue_delay_s),
+            Limits(sessions, queue_chunks, batch, run_steps, kept_bytes, inline_s, queue_delay_s, run_s),
             lambda job, done: self.jobs.append((job, done)),
             self.metrics,
             lambda: self.now,

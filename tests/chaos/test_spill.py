@@ -164,3 +164,17 @@ def test_a_second_server_on_the_same_folder_takes_no_states_from_the_first(tmp_p
     first.reserve(np.array([9]))
     assert ours[3].tobytes() == b"12345678"
     first.close()
+
+
+def test_who_finds_no_room_looks_once_more_for_sessions_that_are_idle_by_now() -> None:
+    h = Harness(resident=1)
+    sessions = [h.open(), h.open()]
+    for session in sessions:
+        h.send(session, 0, [1.0])
+    h.start_run()
+    assert h.engine.spilling.next_move(h.now) is None, "rows run short, and nobody is idle"
+    h.finish_run()
+    assert h.engine.spilling.next_move(h.now) is None, "it does not look at every run"
+    assert h.engine.spilling.look_again(h.now)
+    assert not h.engine.spilling.look_again(h.now), "once is enough"
+    assert h.engine.spilling.next_move(h.now) is not None

@@ -185,7 +185,7 @@ class Calls(World):
 
     def is_being_restored(self, twin: Twin) -> bool:
         """Whether a call is under way that may end this life."""
-        return any(call.method == "Restore" and call.twin is twin for call in self.pending)
+        return any(call.method == "Restore" and call.request.session == twin.id for call in self.pending)
 
     def cut_off(self) -> None:
         """The engine has ended: nobody learns what became of the calls under way."""
@@ -315,6 +315,10 @@ class Calls(World):
             since = call.steps if twin is call.twin else 0
             if index in ends and since <= index <= self._committed(twin):
                 return twin.state_at(index)
+        for other in self.pending:  # it may have begun a life that nobody has looked at yet
+            is_of_it = other.method == "Restore" and other.request.session == call.request.session
+            if is_of_it and other.taken is not None and other.taken.index == index:
+                return other.taken.state
         raise AssertionError(f"{call.method}: no life of {call.request.session!r} was at {index}")
 
     @staticmethod

@@ -72,6 +72,7 @@ class World:
             batch=choose([3, 8]),
             run_steps=3,
             inline_s=choose([0.0, 1.0]),
+            run_s=choose([float("inf"), 1.0]),
             resident=choose([None, 2, 2, 5]),
             lineage=f"lineage {self.lineage}",
         )
@@ -242,7 +243,8 @@ class World:
 
     # -- what the engine says -------------------------------------------------------------------------------------
 
-    def _note_failure(self, run: Callable[..., Any], _: FakeBackend, batch: Any) -> Any:
+    def _note_failure(self, run: Callable[..., Any], backend: FakeBackend, batch: Any) -> Any:
+        backend.seconds = self.random.choice([0.0, 0.0, 3.0])
         try:
             return run(batch)
         except RuntimeError:

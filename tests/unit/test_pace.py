@@ -14,22 +14,29 @@ def batch(size: int, longest: int = 1, model: int = 0) -> Batch:
     return Batch(model, (), (), size, longest)
 
 
+def pace_of(run_s: float = float("inf"), most: int = 4096) -> Pace:
+    pace = Pace(run_s)
+    for model in (0, 1):
+        pace.add_model(model, most)
+    return pace
+
+
 def test_a_size_that_never_ran_may_take_for_ever() -> None:
-    pace = Pace()
+    pace = pace_of()
     pace.learn(batch(4, 4, 1), 0.1)
     for other in (batch(4, 4, 0), batch(8, 4, 1), batch(4, 8, 1), batch(3, 4, 1), batch(4, 3, 1)):
         assert pace.predict(other) == float("inf")
 
 
 def test_sizes_up_to_the_next_power_of_two_are_taken_for_one() -> None:
-    pace = Pace()
+    pace = pace_of()
     pace.learn(batch(4, 9), 0.1)
     for other in (batch(5, 8), batch(7, 15)):
         assert pace.predict(other) == pytest.approx(0.1)
 
 
 def test_the_newest_runs_count_most() -> None:
-    pace, one = Pace(), batch(1)
+    pace, one = pace_of(), batch(1)
     pace.learn(one, 1.0)
     assert pace.predict(one) == pytest.approx(1.0)
     pace.learn(one, 2.0)
@@ -37,6 +44,43 @@ def test_the_newest_runs_count_most() -> None:
     for _ in range(40):
         pace.learn(one, 3.0)
     assert pace.predict(one) == pytest.approx(3.0, rel=1e-3)
+
+
+# -- how many steps a run has --------------------------------------------------------------------------------------
+
+
+def test_without_a_time_to_keep_runs_have_as_many_steps_as_they_may() -> None:
+    pace = pace_of(most=100)
+    pace.learn(batch(1, 100), 50.0)
+    assert pace.steps(0) == 100
+
+
+@pytest.mark.parametrize("step_s", [1e-7, 3e-5, 2e-3, 1.0])
+def test_runs_of_long_chunks_come_to_take_the_time_they_are_to_take(step_s: float) -> None:
+    pace = pace_of(run_s=0.01, most=512)
+    assert pace.steps(0) <= 16, "nobody knows yet"
+    for _ in range(20):
+        steps = pace.steps(0)
+        pace.learn(batch(3, steps), steps * step_s)
+    assert pace.steps(0) == max(1, min(512, int(0.01 / step_s)))
+    assert pace.steps(1) <= 16, "it is another model"
+
+
+def test_short_runs_say_nothing_of_long_ones() -> None:
+    pace = pace_of(run_s=0.01)
+    before = pace.steps(0)
+    pace.learn(batch(60, before // 2), 5.0)
+    assert pace.steps(0) == before
+
+
+def test_runs_become_short_at_once_and_long_little_by_little() -> None:
+    pace = pace_of(run_s=0.01)
+    for _ in range(4):
+        pace.learn(batch(1, pace.steps(0)), 1e-6)
+    steps = pace.steps(0)
+    assert steps == 16 * 2**4
+    pace.learn(batch(30, steps), 0.1)
+    assert pace.steps(0) == steps // 10
 
 
 # -- runs on the event-loop thread ----------------------------------------------------------------------------------

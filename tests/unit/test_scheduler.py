@@ -8,8 +8,18 @@ from hypothesis import strategies as st
 
 from service.batch import Batch
 from service.cohort import Cohort
+from service.pace import Pace
 from service.scheduler import Scheduler, half_octave
 from tests.cohorts import cohort
+
+
+def pace_of(run_steps: int) -> Pace:
+    """Two models whose runs have at most so many steps."""
+    pace = Pace()
+    for model in (0, 1):
+        pace.add_model(model, run_steps)
+    return pace
+
 
 arrivals = st.lists(
     st.tuples(
@@ -25,7 +35,7 @@ arrivals = st.lists(
 
 @given(arrivals, st.integers(4, 9), st.integers(1, 70))
 def test_every_step_of_every_chunk_runs_once_in_order_and_dropped_chunks_never(came, most, run_steps) -> None:
-    scheduler = Scheduler(most, {0: run_steps, 1: run_steps})
+    scheduler = Scheduler(most, pace_of(run_steps))
     cohorts = [cohort(range(members), length, model=model) for length, model, members, _ in came]
     waiting: list[Cohort] = []
     for one, (_, _, members, dropped) in zip(cohorts, came, strict=True):
@@ -93,7 +103,7 @@ def run(scheduler: Scheduler, waiting: list[Cohort]) -> list[list[int]]:
 
 
 def test_the_chunk_that_has_waited_longest_is_in_the_next_batch() -> None:
-    scheduler = Scheduler(2, {0: 64})
+    scheduler = Scheduler(2, pace_of(64))
     waiting = [cohort([k], length) for k, length in enumerate((1, 64, 1, 1, 3))]
     for one in waiting:
         scheduler.add(one)
@@ -101,7 +111,7 @@ def test_the_chunk_that_has_waited_longest_is_in_the_next_batch() -> None:
 
 
 def test_a_cohort_is_never_cut_and_waits_if_it_does_not_fit() -> None:
-    scheduler = Scheduler(4, {0: 64})
+    scheduler = Scheduler(4, pace_of(64))
     waiting = [cohort(range(size)) for size in (3, 2, 1, 4)]
     for one in waiting:
         scheduler.add(one)
@@ -109,7 +119,7 @@ def test_a_cohort_is_never_cut_and_waits_if_it_does_not_fit() -> None:
 
 
 def test_models_never_share_a_run() -> None:
-    scheduler = Scheduler(4, {0: 64, 1: 64})
+    scheduler = Scheduler(4, pace_of(64))
     waiting = [cohort([0], model=model) for model in (0, 1, 0, 1)]
     for one in waiting:
         scheduler.add(one)
@@ -117,7 +127,7 @@ def test_models_never_share_a_run() -> None:
 
 
 def test_a_single_step_waits_for_at_most_one_run_of_a_long_chunk() -> None:
-    scheduler = Scheduler(8, {0: 64})
+    scheduler = Scheduler(8, pace_of(64))
     long = cohort([0], 1000)
     scheduler.add(long)
     running = scheduler.next_batch()
@@ -133,7 +143,7 @@ def test_a_single_step_waits_for_at_most_one_run_of_a_long_chunk() -> None:
 
 @pytest.mark.parametrize("dropped", [False, True])
 def test_it_is_empty_when_everything_was_taken(dropped: bool) -> None:
-    scheduler = Scheduler(8, {0: 64})
+    scheduler = Scheduler(8, pace_of(64))
     assert scheduler.empty
     assert scheduler.next_batch() is None
     one = cohort([0])
