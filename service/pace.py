@@ -44,10 +44,9 @@ class Pace:
         steps = self._steps[batch.model]
         if 2 * batch.longest > steps:  # others say nothing of long ones
             # Fewer at once, for somebody waits; more only little by little, for the next run may have more sessions.
-            fitting = min(
-                2 * steps, batch.longest * self._run_s / max(seconds, 1e-9), self._most[batch.model]
-            )
-            self._steps[batch.model] = max(1, int(fitting))
+            fitting = int(min(2 * steps, batch.longest * self._run_s / max(seconds, 1e-9)))
+            # A power of two, as are the buffers of models on a device.
+            self._steps[batch.model] = min(1 << max(fitting, 1).bit_length() - 1, self._most[batch.model])
 
 
 def _size(batch: Batch) -> tuple[int, int, int]:

@@ -19,6 +19,8 @@ from service.whole_inputs import Sizes, WholeInputs, answer_bytes, whole_inputs
 if TYPE_CHECKING:
     from service.calls import Context
 
+STEPS = 64
+"""Of each member of a batch as large as any: nobody waits longer for a whole input."""
 WAITING = 32
 """Most calls of `Infer` whose turn has not come: each may hold a message in memory."""
 
@@ -50,7 +52,8 @@ class WholeCalls(Calls):
         engine.rules.check_open()
         model = engine.models.find_whole(request.model, request.version)
         limits = engine.limits
-        inputs = whole_inputs(model.contract, request.inputs, limits.batch_chunks * limits.run_steps)
+        most = limits.batch_chunks * min(limits.run_steps, STEPS)
+        inputs = whole_inputs(model.contract, request.inputs, most)
         self._check_answer(model, inputs.sizes)
         if len(self._waiting) >= WAITING:
             raise QueueFullError(
