@@ -5,7 +5,7 @@ next are read.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -56,9 +56,6 @@ class Runs:
         self._under_way: deque[Batch] = deque()
         self._since = 0.0
         """When the first of them began."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self._under_way)
 
     def __len__(self) -> int:
         return len(self._under_way)

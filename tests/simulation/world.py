@@ -219,7 +219,7 @@ class World:
     def _check_rows(self) -> None:
         alive = [twin.view.row for twin in self.alive]
         cohorts = {cohort: None for cohort in self.h.engine.queue if cohort.started}
-        cohorts |= {cohort: None for batch in self.h.engine.runs for cohort in batch.cohorts}
+        cohorts |= {cohort: None for batch in self.h.engine.runs._under_way for cohort in batch.cohorts}
         rows = [row for row in alive if row > 0] + [row for one in cohorts for row in one.rows.tolist()]
         rows += [row for job, _ in self.h.jobs for row in _to_be_written(job)]
         places = [row for row in alive if row < 0]
