@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from carousel.contract import Contract, Port
 
-_SIZES = {"batch": "B", "time": "T", "node": "N"}
+_SIZES: dict[str, int | str] = {"batch": "B", "time": "T", "node": "N"}
 
 
 class TensorType(NamedTuple):
@@ -21,7 +21,8 @@ class TensorType(NamedTuple):
 def graph_inputs(contract: Contract) -> dict[str, TensorType]:
     """Ports `[*axes, *shape]`, then `lengths [B]`, then the state planes `[B, size]`.
 
-    In the arena form the planes are `[N, size]`, and the rows read and written `[B]` come after them.
+    A step graph that was verified for one step takes one: its ports are `[B, 1, *shape]`. In the arena form the planes
+    are `[N, size]`, and the rows read and written `[B]` come after them.
     """
     planes = {
         plane.input: TensorType(plane.dtype, (_rows(contract), plane.size)) for plane in contract.planes
@@ -30,7 +31,7 @@ def graph_inputs(contract: Contract) -> dict[str, TensorType]:
     arena = contract.arena
     rows = [] if arena is None else [arena.read_rows, arena.write_rows]
     return {
-        **_ports(contract.inputs),
+        **_ports(contract, contract.inputs),
         **dict.fromkeys(lengths, TensorType("int32", ("B",))),
         **planes,
         **dict.fromkeys(rows, TensorType("int64", ("B",))),
@@ -40,7 +41,7 @@ def graph_inputs(contract: Contract) -> dict[str, TensorType]:
 def graph_outputs(contract: Contract) -> dict[str, TensorType]:
     """Ports `[*axes, *shape]`, then the next state of every plane that is written, then what is observed `[B, K]`."""
     planes = {p.output: TensorType(p.dtype, (_rows(contract), p.size)) for p in contract.planes if p.output}
-    outputs = {**_ports(contract.outputs), **planes}
+    outputs = {**_ports(contract, contract.outputs), **planes}
     if contract.observed is not None:
         shape = ("B", len(contract.observed.statistics))
         outputs[contract.observed.output] = TensorType("float32", shape)
@@ -79,8 +80,9 @@ def _rows(contract: Contract) -> str:
     return "B" if contract.form == "rows" else "N"
 
 
-def _ports(ports: tuple[Port, ...]) -> dict[str, TensorType]:
+def _ports(contract: Contract, ports: tuple[Port, ...]) -> dict[str, TensorType]:
+    sizes = _SIZES | ({"time": 1} if contract.kind == "step" and contract.max_steps == 1 else {})
     return {
-        port.name: TensorType(port.dtype, (*(_SIZES[axis] for axis in port.axes), *port.shape))
+        port.name: TensorType(port.dtype, (*(sizes[axis] for axis in port.axes), *port.shape))
         for port in ports
     }

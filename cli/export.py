@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where it is to run: with cuda the rows of all sessions stay on the device (default: cpu)",
     )
     parser.add_argument(
+        "--single-step",
+        action="store_true",
+        help="with --for cuda: write a graph of one step, which `carousel serve --cuda-graphs` can record",
+    )
+    parser.add_argument(
         "--observe", action="store_true", help="add what the gates do as an output, for the service's metrics"
     )
     parser.add_argument(
@@ -63,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(args.checkpoint)
     try:
         with waiting("verifying"):
-            options = Options(args.target, args.observe, args.precision, args.allow_batch_dependent)
+            options = Options(
+                args.target, args.observe, args.precision, args.allow_batch_dependent, args.single_step
+            )
             exported = export_checkpoint(checkpoint, args.out, args.version, options)
     except VerificationError as error:
         print_checks(error.verification)

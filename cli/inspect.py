@@ -109,6 +109,8 @@ def _state(contract: "Contract") -> list[tuple[str, str]]:
 def _lengths(contract: "Contract") -> tuple[str, str]:
     if not contract.lengths:
         return "nodes", f"1 to {contract.max_steps}, children before their parents"
+    if contract.kind == "step" and contract.max_steps == 1:
+        return "lengths", f"{contract.lengths}, one step a run"
     return "lengths", f"{contract.lengths}, 1 to {contract.max_steps} steps"
 
 

@@ -8,6 +8,7 @@ from export.draft import Draft
 from export.layers import Cells, add_layers, initial_row, recurrence_of, state_parts
 from export.options import PLAIN, Options
 from export.promises import written_so
+from export.recorded import as_recorded
 from export.row import join_row, lay_out, plane_of, split_row
 from model.cells.lstm import LSTM
 
@@ -61,4 +62,5 @@ def bare_model(cells: Cells, options: Options = PLAIN) -> onnx.ModelProto:
     y_BTH = add_layers(draft, cells, [None] * len(cells), "x_TBI", contract.lengths, options)
     draft.float32_node("Identity", [y_BTH], "y")
     join_row(draft, segments, contract.arena)
-    return draft.to_model(contract)
+    model = draft.to_model(contract)
+    return as_recorded(model) if options.single_step else model

@@ -7,16 +7,16 @@ from torch import Tensor
 
 from export.draft import Draft
 from export.fused import add_fused, operator_of
-from export.observe import add_means
+from export.observe import OBSERVED, add_means
 from export.options import Options
 from export.scan import LENGTHS64, add_last_steps, add_scan, observed_of
+from export.single_step import add_single_step
 from export.trace import one_step_statistics
 from model.cells import CELLS
 from model.cells.cell import Cell
 from model.zoneout import Zone
 
 Cells = Sequence[Cell[Any, Any]]
-OBSERVED = "observed"
 
 
 def state_parts(cells: Cells) -> dict[str, int]:
@@ -67,6 +67,8 @@ def add_layers(
     Raises:
         ExportError: a step cannot be traced, or does what has no form in ONNX here.
     """
+    if options.single_step:
+        return add_single_step(draft, cells, zones, x_TBI, observe=options.observe)
     operators = [
         operator_of(cell, options) if zone is None else None for cell, zone in zip(cells, zones, strict=True)
     ]

@@ -43,7 +43,8 @@ def numbers_model(checkpoint: Checkpoint, options: Options = PLAIN) -> onnx.Mode
     contract = step_contract(checkpoint, inputs, outputs, options)
     draft = begin(contract, options)
     x_BTI = _add_scaled(draft, model, _add_joined(draft, inputs))
-    draft.node("Transpose", [_add_changes(draft, model, x_BTI)], ["x_TBI"], perm=[1, 0, 2])
+    z_BTI = _add_changes(draft, model, x_BTI, single_step=options.single_step)
+    draft.node("Transpose", [z_BTI], ["x_TBI"], perm=[1, 0, 2])
     y_BTO = _add_head(draft, model, x_BTI, add_stack(draft, model, "x_TBI", options))
     _add_split(draft, outputs, y_BTO)
     return finish(draft, contract)
@@ -115,7 +116,7 @@ def _add_scaled(draft: Draft, model: NumberModel, input_BTI: str) -> str:
     return "x_BTI"
 
 
-def _add_changes(draft: Draft, model: NumberModel, x_BTI: str) -> str:
+def _add_changes(draft: Draft, model: NumberModel, x_BTI: str, *, single_step: bool) -> str:
     """What the stack reads; the parts of `Before` that come next are left, too."""
     n, rest = model.changes, len(model.center_in) - model.changes
     if not n:
@@ -133,13 +134,17 @@ def _add_changes(draft: Draft, model: NumberModel, x_BTI: str) -> str:
     draft.node("Mul", ["seen_B11", "before_B1n"], ["known_B1n"])
     draft.node("Mul", ["unseen_B11", "first_B1n"], ["unknown_B1n"])
     draft.node("Add", ["known_B1n", "unknown_B1n"], ["start_B1n"])
-    draft.node("Concat", ["start_B1n", "now_BTn"], ["all_BTn"], axis=1)
-    draft.node("Slice", ["all_BTn", first, draft.weight("last", np.array([-1])), step], ["earlier_BTn"])
-    draft.node("Sub", ["now_BTn", "earlier_BTn"], ["changes_BTn"])
     draft.node("Cast", [LENGTHS], ["lengths_int64"], to=ELEMENT_TYPES["int64"])
-    # In `all` everything lies a step later: what a row's length counts there is its last step.
     draft.node("Unsqueeze", ["lengths_int64", step], ["lengths_B1"])
-    draft.node("GatherND", ["all_BTn", "lengths_B1"], [next_of(BEFORE)], batch_dims=1)
+    if single_step:
+        draft.node("Sub", ["now_BTn", "start_B1n"], ["changes_BTn"])
+        draft.node("Squeeze", ["now_BTn", step], [next_of(BEFORE)])
+    else:
+        draft.node("Concat", ["start_B1n", "now_BTn"], ["all_BTn"], axis=1)
+        draft.node("Slice", ["all_BTn", first, draft.weight("last", np.array([-1])), step], ["earlier_BTn"])
+        draft.node("Sub", ["now_BTn", "earlier_BTn"], ["changes_BTn"])
+        # In `all` everything lies a step later: what a row's length counts there is its last step.
+        draft.node("GatherND", ["all_BTn", "lengths_B1"], [next_of(BEFORE)], batch_dims=1)
     draft.node("Cast", ["lengths_B1"], ["any_B1"], to=ELEMENT_TYPES["bool"])
     draft.node("Cast", ["any_B1"], [next_of(SEEN)], to=draft.real)
     if not rest:

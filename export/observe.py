@@ -14,6 +14,8 @@ from export.draft import Draft
 
 OPENING = ("input", "forget", "output", "transform", "reset", "update")
 """Names of gates that open between 0 and 1, in any cell."""
+OBSERVED = "observed"
+"""Name of the output."""
 _SATURATED = 0.4
 """Distance from 0.5. Source: Karpathy, Johnson & Fei-Fei 2015, who call a gate below 0.1 or above 0.9 saturated."""
 

@@ -16,6 +16,8 @@ class Options(NamedTuple):
     precision: Precision = "fp32"
     batch_dependent: bool = False
     """Whether a session's results may depend on its batch-mates by more than rounding."""
+    single_step: bool = False
+    """Write one step, of products alone: what a CUDA graph can record. Runs are no longer then."""
 
 
 PLAIN = Options()

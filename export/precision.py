@@ -21,6 +21,12 @@ def refuse_what_cannot_be(options: Options) -> None:
         raise ExportError(
             "fp16 is made for CUDA, a CPU computes in float32 anyway: expected --for cuda with it"
         )
+    if options.single_step and target == "cpu":
+        raise ExportError(
+            "--single-step is for CUDA graphs, on a CPU it makes long runs slower: expected --for cuda with it"
+        )
+    if options.single_step and precision.startswith("int8"):
+        raise ExportError(f"--single-step: expected --precision fp32 or fp16, got {precision}")
     if precision == "int8-dynamic" and target == "cuda":
         raise ExportError("int8-dynamic has no kernels on CUDA: expected --for cpu, or another precision")
     if precision == "int8-dynamic" and not options.batch_dependent:
@@ -39,7 +45,7 @@ def refuse_all_but_plain(options: Options) -> None:
     if options != PLAIN:
         raise ExportError(
             "whole-input graphs and encoder-decoders are written in one way: expected no --precision, no --observe, "
-            "and of an encoder-decoder no --for"
+            "no --single-step, and of an encoder-decoder no --for"
         )
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from carousel.contract import FORMAT, Arena, Observed
-from export.layers import OBSERVED
+from export.observe import OBSERVED
 from export.options import Options
 
 ARENA = Arena(read_rows="read_rows", write_rows="write_rows")
@@ -19,6 +19,8 @@ def written_so(options: Options, statistics: tuple[str, ...]) -> dict[str, Any]:
     fields: dict[str, Any] = {"format": FORMAT}
     if options.target == "cuda":
         fields |= {"form": "arena", "arena": ARENA, "runs_on": "cuda"}
+    if options.single_step:
+        fields["max_steps"] = 1
     if options.precision != "fp32":
         fields["precision"] = options.precision
     if options.precision == "int8-dynamic":

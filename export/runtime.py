@@ -59,9 +59,25 @@ class OnnxStep:
         self._cuts = np.cumsum([plane.size for plane in contract.planes])[:-1]
         self._outputs = [*(port.name for port in contract.outputs), str(contract.planes[0].output)]
         self._arena = contract.arena
+        self._max_steps = contract.max_steps
 
     def __call__(self, inputs_BT: Inputs, lengths_B: Lengths, rows_BS: Values) -> tuple[Values, Values]:
-        """Run the graph; see the module for shapes."""
+        """Run the graph, again and again where it takes fewer steps, as a service does; see the module for shapes."""
+        steps, most = inputs_BT.shape[1], self._max_steps
+        if steps <= most:
+            return self._one_run(inputs_BT, lengths_B, rows_BS)
+        rows_BS, outputs = rows_BS.copy(), []
+        for start in range(0, steps, most):
+            going = np.flatnonzero(lengths_B > start)  # a row takes at least one step in a run
+            lengths = np.minimum(lengths_B[going] - start, most).astype(np.int32)
+            part, rows_BS[going] = self._one_run(
+                inputs_BT[going, start : start + most], lengths, rows_BS[going]
+            )
+            outputs.append(np.zeros((len(rows_BS), *part.shape[1:]), part.dtype))
+            outputs[-1][going] = part
+        return np.concatenate(outputs, axis=1), rows_BS
+
+    def _one_run(self, inputs_BT: Inputs, lengths_B: Lengths, rows_BS: Values) -> tuple[Values, Values]:
         planes = np.split(rows_BS, self._cuts, axis=1)
         feeds = unpacked(self._ports[0], inputs_BT) | {self._lengths: lengths_B}
         feeds |= dict(zip(self._planes, planes, strict=True))

@@ -8,6 +8,7 @@ from export.errors import ExportError
 from export.layers import Cells, add_layers, initial_row, recurrence_of, state_parts, statistics_of
 from export.options import Options
 from export.promises import written_so
+from export.recorded import as_recorded
 from export.row import join_row, lay_out, plane_of, split_row
 from export.whole import Origin
 from model.checkpoint import Checkpoint
@@ -94,7 +95,8 @@ def add_stack(draft: Draft, model: StepModel, x_TBI: str, options: Options) -> s
 def finish(draft: Draft, contract: Contract) -> onnx.ModelProto:
     """Join the next state row, and close the graph."""
     join_row(draft, contract.segments, contract.arena)
-    return draft.to_model(contract)
+    model = draft.to_model(contract)
+    return as_recorded(model) if contract.max_steps == 1 else model
 
 
 def _initial(model: StepModel, cells: Cells) -> tuple[float, ...] | None:

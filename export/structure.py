@@ -10,6 +10,7 @@ from carousel.contract import Contract
 from export.cuda import fallbacks
 from export.draft import IR_VERSION, OPSET
 from export.external import LARGEST_BYTES, as_inputs, weight_bytes
+from export.recorded import not_recorded
 from export.report import Check
 from export.walk import attributes_of, nodes_of
 
@@ -28,14 +29,15 @@ def structure_checks(model: onnx.ModelProto, contract: Contract) -> tuple[Check,
     told = Check("size of the weights in bytes", weight_bytes(model), None)
     if not size.passed:
         return (size,)
+    problems = structure_problems(model, of_the_runtime=contract.precision.startswith("int8"))
     found = {
-        "onnx checker, shape inference, weight shapes: problems": structure_problems(
-            model, of_the_runtime=contract.precision.startswith("int8")
-        ),
+        "onnx checker, shape inference, weight shapes: problems": problems,
         "weights that hold NaN or infinity": broken_weights(model),
     }
     if contract.runs_on == "cuda":
         found["operators that CUDA would leave to the CPU"] = fallbacks(model)
+        if contract.max_steps == 1 and not problems:
+            found["operators that a CUDA graph would replay wrongly"] = not_recorded(model)
     return (
         told,
         size,

@@ -21,6 +21,25 @@ _STEPS, _ROWS = 3, 5
 
 
 @dataclass(frozen=True)
+class TracedStep:
+    """One step of a cell from its input on, as operations of PyTorch for any B."""
+
+    graph: fx.Graph
+    constants: dict[str, Tensor]
+    """Weights, and tensors that were made on the way, by the name of their placeholder."""
+    x: str
+    """Placeholder of the input `[B, I]`."""
+    state: tuple[str, ...]
+    """Placeholders of the parts of the state `[B, n]`."""
+    output: fx.Node
+    """`[B, H]`"""
+    after: tuple[fx.Node, ...]
+    """The parts of the next state."""
+    observed: fx.Node | None
+    """`[B, K]`; None: nothing was asked for."""
+
+
+@dataclass(frozen=True)
 class Traced:
     """What a cell computes, as operations of PyTorch for any T and B."""
 
@@ -52,9 +71,12 @@ class _Pieces(nn.Module):
         self._state = type(cell.initial_state(1))
 
     def forward(self, x_TBI: Tensor, projected_BP: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        return self.cell.inputs(x_TBI), *self._results(projected_BP, parts)
+
+    def _results(self, projected_BP: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
         output, gates, after = self.step(projected_BP, parts)
         observed = [side_by_side(statistics(gates, after))] if self._observe else []
-        return self.cell.inputs(x_TBI), output, *after, *observed
+        return output, *after, *observed
 
     def step(self, projected_BP: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Any, Any]:
         """Output, gates and next state of one step, as `model.over_time.unroll` makes it."""
@@ -65,6 +87,13 @@ class _Pieces(nn.Module):
             after = self._zone(state, after)
             output = after.hidden
         return output, gates, after
+
+
+class _Whole(_Pieces):
+    """The same pieces, one after the other."""
+
+    def forward(self, x_BI: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        return self._results(self.cell.inputs(x_BI), parts)
 
 
 def trace(
@@ -89,12 +118,32 @@ def trace(
         state = tuple(part.expand(_ROWS, *part.shape[1:]) for part in parts)
         arguments = (x_TBI, cell.inputs(x_TBI[0]), *(part.clone() for part in state))
         shapes = ({0: T, 1: B}, {0: B}, tuple({0: B} for _ in state))
-        try:
-            program = export(pieces, arguments, dynamic_shapes=shapes)
-        except (RuntimeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ExportError(f"{type(cell).__name__}: PyTorch cannot trace its step: {first}") from error
-    return _told_apart(program, observe)
+        return _told_apart(_exported(pieces, arguments, shapes), observe)
+
+
+def trace_step(cell: Cell[Any, Any], zone: Zone | None, *, observe: bool = False) -> TracedStep:
+    """Trace a whole step of a cell; see `trace`.
+
+    Raises:
+        ExportError: PyTorch cannot.
+    """
+    whole, B = _Whole(cell, zone, observe).eval(), Dim("B")
+    with torch.no_grad():
+        state = tuple(part.expand(_ROWS, *part.shape[1:]).clone() for part in cell.initial_state(1))
+        arguments = (torch.zeros(_ROWS, cell.input_size), *state)
+        program = _exported(whole, arguments, ({0: B}, tuple({0: B} for _ in state)))
+    x, *parts = program.graph_signature.user_inputs
+    output, *after = _results_of(program)
+    observed = after.pop() if observe else None
+    return TracedStep(program.graph, constants_of(program), x, tuple(parts), output, tuple(after), observed)
+
+
+def _exported(pieces: _Pieces, arguments: tuple[Tensor, ...], shapes: tuple[Any, ...]) -> ExportedProgram:
+    try:
+        return export(pieces, arguments, dynamic_shapes=shapes)
+    except (RuntimeError, ValueError) as error:
+        owner, first = type(pieces.cell).__name__, str(error).strip().splitlines()[0]
+        raise ExportError(f"{owner}: PyTorch cannot trace its step: {first}") from error
 
 
 def one_step_statistics(cell: Cell[Any, Any], zone: Zone | None) -> tuple[str, ...]:
@@ -115,8 +164,7 @@ def constants_of(program: ExportedProgram) -> dict[str, Tensor]:
 
 def _told_apart(program: ExportedProgram, observe: bool) -> Traced:
     x, projected, *state = program.graph_signature.user_inputs
-    (results,) = next(node for node in program.graph.nodes if node.op == "output").args
-    all_projected, output, *after = results
+    all_projected, output, *after = _results_of(program)
     observed = after.pop() if observe else None
     return Traced(
         program.graph,
@@ -129,3 +177,8 @@ def _told_apart(program: ExportedProgram, observe: bool) -> Traced:
         tuple(after),
         observed,
     )
+
+
+def _results_of(program: ExportedProgram) -> list[fx.Node]:
+    (results,) = next(node for node in program.graph.nodes if node.op == "output").args
+    return list(results)

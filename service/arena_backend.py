@@ -84,7 +84,10 @@ class ArenaBackend:
                 self._bucket(batch, steps).idle()
 
     def captures(self, batch_chunks: int) -> list[Callable[[], None]]:
-        """What records the CUDA graphs, one a bucket; for the thread that runs batches, while no other uses the device."""
+        """What records the CUDA graphs, one a bucket; for the thread that runs batches.
+
+        No other may use the device meanwhile: the runtime records in CUDA's global mode, in which both would fail.
+        """
         return [
             lambda number=number, batch=batch: self._bucket(batch, 1).capture(number)  # type: ignore[misc]
             for number, batch in enumerate(buckets(batch_chunks), 1)
@@ -105,7 +108,7 @@ class ArenaBackend:
         return np.where(outside, run.write_rows, run.read_rows)
 
     def _bucket(self, batch: int, steps: int) -> Bucket:
-        size = power_of_two(batch), power_of_two(steps)
+        size = power_of_two(batch), min(power_of_two(steps), self._contract.max_steps)
         if size not in self._buckets:
             self._buckets[size] = Bucket(self._session, self._contract, self._store, *size)
         return self._buckets[size]

@@ -148,7 +148,7 @@ def _places(session: "onnxruntime.InferenceSession", device: str) -> dict[str, s
     memories = [*session.get_input_memory_infos(), *session.get_output_memory_infos()]
     return {
         port.name: device
-        if memory.name.lower().startswith(device) and "pinned" not in memory.name.lower()
+        if memory.name.lower() == device  # of the host's, some are called CudaPinned and CUDA_CPU
         else "cpu"
         for port, memory in zip(ports, memories, strict=True)
     }

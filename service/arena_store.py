@@ -99,10 +99,10 @@ class ArenaStore:
         self._spilled[places] = self._items(self._copy_of(rows))
 
     def finiteness(self, rows: "onnxruntime.OrtValue", count: int) -> "Finiteness | None":
-        """A check of rows that are on the device, to be asked again and again; None: they are whole numbers.
+        """A check of rows of the arena, to be asked again and again; None: they are whole numbers.
 
         Args:
-            rows: `[count]` int64; read at each check.
+            rows: `[count]` int64, on the device or the host; read at each check.
             count: How many.
         """
         if self._check is None:
@@ -135,7 +135,8 @@ class Finiteness:
         sums: "onnxruntime.OrtValue",
     ) -> None:
         self._session = session
-        self._sums = sums
+        self._rows, self._sums = rows, sums
+        self._is_copied = rows.device_name() != sums.device_name()
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(ARENA, arena)
         self._binding.bind_ortvalue_input(ROWS, rows)
@@ -143,6 +144,8 @@ class Finiteness:
 
     def of_first(self, count: int) -> NDArray[np.bool_] | None:
         """Of the first `count` rows, `[count]`; None: all are."""
+        if self._is_copied:  # to the device, when they are bound
+            self._binding.bind_ortvalue_input(ROWS, self._rows)
         self._session.run_with_iobinding(self._binding)
         finite: NDArray[np.bool_] = np.isfinite(self._sums.numpy()[:count])
         return None if finite.all() else finite

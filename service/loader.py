@@ -196,7 +196,7 @@ class Loader:
             return model
         assert store is not None
         for capture in captures(model.backend, self._settings):  # one at a time: runs go on in between
-            await self._runs.call(capture)
+            await self._runs.call(partial(_try_out, file, capture))
         self._engine.add(model)
         self._files[number] = file
         self._stores[file.name, model.contract.signature, model.contract.form] = store

@@ -44,12 +44,16 @@ def open_model(
         check_form(contract, provider)
         if provider == "cuda":
             check_nodes(session, cuda)
-        if recorded := cuda.graphs and contract.kind == "step":
+        recorded = cuda.graphs and contract.kind == "step"
+        if recorded:
             check_recording(session)
     except PlacementError as error:
         raise ModelError(f"{path}: {error}") from error
-    # A second time, since whether it can be recorded is known from the first.
-    return (_open(path, provider, threads, cuda) if recorded else session), contract
+    if recorded:
+        # Whether it can be is known from a first session, whose memory the second one has.
+        del session
+        session = _open(path, provider, threads, cuda)
+    return session, contract
 
 
 def _open(path: Path, provider: Provider, threads: int, cuda: CudaOptions) -> "onnxruntime.InferenceSession":

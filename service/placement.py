@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 _CPU = "CPUExecutionProvider"
 _NOT_RECORDED = {
-    **dict.fromkeys(
-        ("LSTM", "GRU", "RNN"), "copies lengths from memory of the host that is given back after the run"
-    ),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), "copies lengths from the host in every run"),
     **dict.fromkeys(("Scan", "Loop", "If"), "is driven from the host"),
+    "GatherND": "copies sizes from the host in every run",
 }
-"""Operators that a CUDA graph would replay wrongly or not at all (`CudnnRnnBase::ComputeInternal` of ONNX Runtime)."""
+"""Operators that a CUDA graph would replay wrongly or not at all: a replay copies what is at that address by then, in
+releases of ONNX Runtime that do not keep it (`CudnnRnnBase::ComputeInternal`; pull requests 32120 and 32121)."""
 
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +80,10 @@ def check_recording(session: "onnxruntime.InferenceSession") -> None:
     Raises:
         PlacementError: they cannot; says because of which operator.
     """
-    for operator in operators_of(session):
-        if why_not := _NOT_RECORDED.get(operator):
-            raise PlacementError(f"--cuda-graphs: {operator} cannot be recorded, it {why_not}")
+    found = operators_of(session)
+    for operator, why_not in _NOT_RECORDED.items():
+        if operator in found:
+            raise PlacementError(
+                f"--cuda-graphs: {operator} cannot be recorded, it {why_not}; "
+                "export it again with `carousel export --for cuda --single-step`"
+            )

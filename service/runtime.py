@@ -75,18 +75,32 @@ def make_session(
     if provider == "cuda":
         ort.set_default_logger_severity(4)  # what it cannot load is told below, in one line
         ort.preload_dlls()  # finds the libraries that pip installs beside it
+        _take_what_is_asked_for(ort)
     if wanted not in ort.get_available_providers():
         raise RuntimeUnavailableError(
             f"provider {provider}: this onnxruntime has no {wanted}; install carousel[gpu]"
         )
     given = cuda_settings(cuda) if provider == "cuda" else {}
-    session = ort.InferenceSession(model, options, providers=[(wanted, given)])
+    try:
+        # Else a session that cannot be made, or fails, is made again on the CPU, and the reason is lost.
+        session = ort.InferenceSession(model, options, providers=[(wanted, given)], enable_fallback=0)
+    except RuntimeError as error:  # what is wrong with a model has types of its own
+        if provider == "cpu":
+            raise
+        raise RuntimeUnavailableError(f"provider {provider}: {' '.join(str(error).split())}") from error
     if session.get_providers()[0] != wanted:
         raise RuntimeUnavailableError(
             f"provider {provider}: {wanted} could not be loaded (are CUDA, cuDNN and a GPU there?); "
             f"onnxruntime fell back to {session.get_providers()[0]}"
         )
     return session
+
+
+def _take_what_is_asked_for(ort: Any) -> None:
+    """Rows and buffers, which are no session's, come from memory that else grows to the next power of two."""
+    bindings = ort.capi._pybind_state
+    if hasattr(bindings, "set_arena_extend_strategy"):  # has no other name yet, and may go one day
+        bindings.set_arena_extend_strategy(bindings.ArenaExtendStrategy.kSameAsRequested)
 
 
 def cuda_settings(cuda: CudaOptions) -> dict[str, str]:

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     provider: Provider = "cpu"
     """where models run: cpu or cuda"""
     cuda_graphs: bool = False
-    """capture runs of one step as CUDA graphs, one for each size of batch"""
+    """record runs of one step as CUDA graphs, one for each size of batch; for models of `carousel export --single-step`"""
     tf32: bool = False
     """let CUDA round the factors of products to TF32: faster, and further from what was verified"""
     allow_cpu_nodes: bool = False

@@ -56,6 +56,7 @@ def tiny_characters(
     version: int = 1,
     lineage: str = LINEAGE,
     target: Target = "cpu",
+    single_step: bool = False,
     **settings: Any,
 ) -> Path:
     """Export a tiny model into the repository of models at `path` and return its file.
@@ -63,4 +64,5 @@ def tiny_characters(
     Models with equal sizes and lineage have equal signatures; the seed changes the weights only.
     """
     checkpoint = tiny_checkpoint(hidden=hidden, layers=layers, seed=seed, lineage=lineage, **settings)
-    return export_checkpoint(checkpoint, path / name, version, Options(target=target)).file
+    options = Options(target=target, single_step=single_step)
+    return export_checkpoint(checkpoint, path / name, version, options).file

@@ -57,23 +57,19 @@ def _model() -> onnx.ModelProto:
             helper.make_node("MatMul", ["h", "u"], ["hu"]),
             helper.make_node("Add", ["xw", "hu"], ["sum"]),
             helper.make_node("Tanh", ["sum"], ["next"]),
-            helper.make_node("MatMul", ["next", "v"], ["y_B1"]),
-            helper.make_node("Sub", ["x", "x"], ["zeros"]),
-            helper.make_node(
-                "Add", ["y_B1", "zeros"], ["y"]
-            ),  # else T would be known to be 1, against the contract
+            helper.make_node("MatMul", ["next", "v"], ["y"]),
             helper.make_node("Unsqueeze", ["write_rows", "axis"], ["rows"]),
             helper.make_node("ScatterND", ["state", "rows", "next"], ["state_out"]),
         ],
         "one_step",
         [
-            value("x", real, ["B", "T"]),
+            value("x", real, ["B", 1]),
             value("lengths", TensorProto.INT32, ["B"]),
             value("state", real, ["N", SIZE]),
             value("read_rows", whole, ["B"]),
             value("write_rows", whole, ["B"]),
         ],
-        [value("y", real, ["B", "T"]), value("state_out", real, ["N", SIZE])],
+        [value("y", real, ["B", 1]), value("state_out", real, ["N", SIZE])],
         [
             numpy_helper.from_array(np.array([1]), "axis"),
             *(numpy_helper.from_array(array, name) for name, array in WEIGHTS.items()),

@@ -16,10 +16,12 @@ import torch
 from carousel.client import AsyncClient
 from carousel.wire import carousel_pb2 as pb
 from cli.main import main
+from export import parity
 from service.arena_backend import ArenaBackend
 from service.arena_bucket import Bucket
 from service.opening import open_model
 from service.placement import PlacementError, check_form, check_nodes, operators_of
+from service.repository import ModelError
 from service.runtime import CudaOptions, cuda_settings
 from service.settings import Settings, SettingsError
 from tests.models import SYMBOLS, tiny_characters, tiny_checkpoint
@@ -33,10 +35,13 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Versions 1 and 2 of a model in the arena form, 3 with the weights of the first in the rows form."""
+    """Versions 1 and 2 of a model in the arena form; with the weights of the first, 3 in the rows form, 4 of one step."""
     folder = tmp_path_factory.mktemp("exported")
     for version, seed, target in ((1, 0, "cuda"), (2, 1, "cuda"), (3, 0, "cpu")):
         tiny_characters(folder, hidden=16, layers=2, seed=seed, version=version, target=target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "CARRIED_STEPS", 100)
+        tiny_characters(folder, hidden=16, layers=2, version=4, target="cuda", single_step=True)
     return folder
 
 
@@ -117,6 +122,28 @@ async def test_answers_are_bit_for_bit_those_of_the_rows_form_with_and_without_r
             np.testing.assert_array_equal(mine, expected)
 
 
+async def test_chunks_of_several_steps_are_as_many_runs_of_a_graph_of_one_step(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: set[tuple[int, ...]] = set()
+    run = Bucket.run
+
+    def noted(bucket: Bucket, *given: Any) -> Any:
+        shapes.add(given[0].inputs[0].shape[1:])
+        return run(bucket, *given)
+
+    monkeypatch.setattr(Bucket, "run", noted)
+    answered = []
+    for version in ("4", "3"):
+        copy_version(exported, tmp_path / version, version)
+        async with serving(tmp_path / version, max_batch=6, run_steps=4) as (server, _):
+            answered.append(await drive(server, version, 5))
+    assert shapes == {(1,)}
+    assert max(len(logits) for logits in answered[0]) == 8
+    for mine, expected in zip(*answered, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 async def test_a_step_sent_again_is_answered_again_and_counts_once(served) -> None:
     first, again = await open_session(served.stub), await open_session(served.stub)
     for token in (3, 4):
@@ -180,6 +207,23 @@ async def test_a_version_with_other_weights_takes_over_where_the_states_are(
         expected, _ = second(torch.tensor([[5]]), state)
     answer = await step(served.stub, session, 2, 5)
     np.testing.assert_allclose(answer, expected[0].numpy(), rtol=TOLERANCE, atol=TOLERANCE)
+    assert len({model.rows for model in served.server.engine.models}) == 1
+
+
+async def test_a_version_of_one_step_takes_over_from_one_of_many(
+    served, exported: Path, models: Path
+) -> None:
+    session, twin = await open_session(served.stub), await open_session(served.stub)
+    for one in (session, twin):
+        await step(served.stub, one, 0, 3, 4, 5)
+    expected = await step(served.stub, twin, 3, 6, 7)
+    copy_version(exported, models, "4")
+
+    loaded = await served.stub.LoadModel(pb.LoadModelRequest(name="tiny"))
+
+    assert loaded.took_over
+    answer = await step(served.stub, session, 3, 6, 7)
+    np.testing.assert_allclose(answer, expected, rtol=TOLERANCE, atol=TOLERANCE)
     assert len({model.rows for model in served.server.engine.models}) == 1
 
 
@@ -257,3 +301,17 @@ async def test_graphs_are_recorded_by_the_thread_that_runs_batches(
     for x, answer in zip((0.5, -1.0), y, strict=True):
         hidden = np.tanh(x * WEIGHTS["w"] + hidden @ WEIGHTS["u"])
         np.testing.assert_allclose(answer, (hidden @ WEIGHTS["v"])[0, 0], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+async def test_a_model_that_cannot_be_recorded_after_all_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(bucket: Bucket, number: int) -> None:
+        raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Bucket, "capture", failing)
+    monkeypatch.setattr(Settings, "cuda", property(lambda _: CudaOptions(graphs=True)))
+    write_one_step(tmp_path / "one" / "1" / "model.onnx")
+    with pytest.raises(ModelError, match=r"model.onnx: it cannot be run: CUDA failure 900"):
+        async with serving(tmp_path):
+            pass

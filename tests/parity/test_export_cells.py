@@ -2,13 +2,11 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 import pytest
-import torch
-from numpy.typing import NDArray
 
 from carousel.client import AsyncClient
 from carousel.contract import Contract
@@ -17,33 +15,12 @@ from export.door import write_verified
 from export.metadata import contract_of, set_contract
 from export.options import PLAIN, Options
 from export.runtime import OnnxStep
-from model.cells import CELLS
-from model.over_time import unroll
 from model.tasks.characters import CharacterModel
-from model.zoneout import zoneout
 from service.server import Server, start_server
 from service.settings import Settings
+from tests.kinds import KINDS, TOLERANCE, by_the_equations
 from tests.models import EMBEDDING, SYMBOLS, tiny_checkpoint
 
-KINDS: dict[str, dict[str, Any]] = {
-    **{kind: {"cell": kind} for kind in CELLS if kind != "projected"},
-    "projected": {"cell": {"kind": "projected", "projection": 5}},
-    "projected-clipped": {
-        "cell": {"kind": "projected", "projection": 5, "cell_clip": 0.3, "projection_clip": 0.1}
-    },
-    "multiplicative-wide": {"cell": {"kind": "multiplicative", "intermediate": 11}},
-    "gru-reset-before": {"cell": {"kind": "gru", "reset_after": False}},
-    "rnn-relu": {"cell": {"kind": "rnn", "nonlinearity": "relu"}},
-    "lstm-zoneout": {"cell": "lstm", "zoneout": {"hidden": 0.1, "cell": 0.7}},
-    "gru-zoneout": {"cell": "gru", "zoneout": {"hidden": 0.5}},
-    "lstm-observed": {"cell": "lstm"},
-    "regularised": {
-        "cell": "peephole",
-        "share": True,
-        "tie": True,
-        "dropout": {"between": 0.5, "hidden": 0.5, "weight": 0.5, "output": 0.3, "locked": True},
-    },
-}
 OPTIONS = {"lstm-observed": Options(observe=True)}
 FUSED = {
     **dict.fromkeys(("lstm", "peephole", "coupled", "regularised"), "LSTM"),
@@ -51,8 +28,6 @@ FUSED = {
 }
 """All others are a Scan a layer."""
 STEPS = 100
-TOLERANCE = 1e-5
-"""Rounding of float32, in sums of other orders, over some dozen steps."""
 
 
 class Exported(NamedTuple):
@@ -85,25 +60,6 @@ def models(folder: Path) -> dict[str, Exported]:
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def by_the_equations(
-    model: CharacterModel, tokens: NDArray[np.int64], row: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One sequence through the cells' own steps in double precision: logits and the state row after it."""
-    exact = CharacterModel(len(SYMBOLS), model.sizes).double().eval()
-    exact.load_state_dict(model.state_dict())
-    x = exact.embedding(torch.from_numpy(tokens))[:, None]
-    left, after = torch.from_numpy(row).double(), []
-    with torch.no_grad():
-        for cell in exact.stack.by_layer():
-            start = cell.initial_state(1)
-            parts, left = left[: sum(p.numel() for p in start)], left[sum(p.numel() for p in start) :]
-            state = type(start)(*(p[None] for p in parts.split([p.shape[1] for p in start])))
-            zone = zoneout(cell, model.sizes.zoneout, training=False)
-            x, last = unroll(cell, x, state, zone=zone)
-            after.append(torch.cat(list(last), dim=1)[0])
-        return exact.head(x[:, 0]).numpy(), torch.cat(after).numpy()
 
 
 def test_a_model_is_one_form_of_recurrence(models: dict[str, Exported], kind: str) -> None:

@@ -17,6 +17,7 @@ from export.file import read_model
 from export.numbers import numbers_model
 from export.options import Options
 from export.packing import packed
+from export.recorded import not_recorded
 from export.repository import new_version
 from export.runtime import OnnxStep
 from export.step import stepping
@@ -28,6 +29,7 @@ from service.server import start_server
 from service.settings import Settings
 from tests.models import LINEAGE
 
+SINGLE = {"target": "cuda", "single_step": True}
 DATA = {"source": "waves", "values": ["load"], "past": ["temperature"], "known": ["event"], "horizon": 4}
 
 
@@ -75,9 +77,15 @@ def test_every_drawn_task_passes_the_door(task: str, tmp_path: Path) -> None:
     assert (found.contract.task, found.contract.invariant) == (task, True)
 
 
-@pytest.mark.parametrize("options", [{"target": "cuda"}, {"observe": True}])
+@pytest.mark.parametrize("options", [{"target": "cuda"}, {"observe": True}, SINGLE])
 def test_a_forecast_has_the_forms_that_other_models_have(options: dict[str, Any], tmp_path: Path) -> None:
     assert not exported(tmp_path, checkpoint(changes=True), **options)[0].verification.failures
+
+
+@pytest.mark.parametrize("data", [{}, {"recursive": True}, {"recursive": True, "changes": True, "past": []}])
+def test_one_step_of_every_kind_of_forecast_can_be_recorded(data: dict[str, Any]) -> None:
+    """Ports, and parts of the state, of different sizes."""
+    assert not_recorded(numbers_model(checkpoint(**data), Options(**SINGLE))) == []
 
 
 def test_ports_are_named_after_the_columns(tmp_path: Path) -> None:

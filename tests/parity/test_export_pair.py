@@ -184,6 +184,8 @@ def test_a_wrong_priming_graph_is_found_and_neither_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_written_in_one_way(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="of an encoder-decoder no --for"):
-        write_pair(pair(), tmp_path / "pair" / "1", PLAIN._replace(target="cuda"))
+@pytest.mark.parametrize("single_step", [False, True])
+def test_it_is_written_in_one_way(tmp_path: Path, single_step: bool) -> None:
+    options = PLAIN._replace(target="cuda", single_step=single_step)
+    with pytest.raises(ExportError, match="no --single-step, and of an encoder-decoder no --for"):
+        write_pair(pair(), tmp_path / "pair" / "1", options)

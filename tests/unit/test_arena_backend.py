@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnxruntime import OrtValue
 
 from export.characters import characters_model
 from export.options import Options
@@ -24,6 +25,7 @@ from service.rows import INITIAL_ROW
 from service.runtime import CudaOptions, Provider
 from service.spill import SpillFile
 from tests.gpu import PROVIDERS
+from tests.kinds import KINDS
 from tests.models import SYMBOLS, tiny_characters, tiny_checkpoint
 from tests.one_step_model import WEIGHTS, write_one_step
 
@@ -304,8 +306,97 @@ def test_a_recorded_run_gives_what_the_run_gives(tmp_path: Path, provider: Provi
 def test_what_a_cuda_graph_would_replay_wrongly_is_refused(cell: str, operator: str, tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(hidden=8, cell=cell)
     (tmp_path / "model").write_bytes(characters_model(checkpoint, Options(target="cuda")).SerializeToString())
-    with pytest.raises(ModelError, match=rf"model: --cuda-graphs: {operator} cannot be recorded, it "):
+    with pytest.raises(
+        ModelError, match=rf"model: --cuda-graphs: {operator} cannot be recorded, it .*--single-step"
+    ):
         open_model(tmp_path / "model", "cpu", 1, cuda=CudaOptions(graphs=True))
+
+
+def single_step(folder: Path, kind: str) -> Path:
+    """A graph of one step in a file."""
+    graph = characters_model(
+        tiny_checkpoint(hidden=8, layers=2, **KINDS[kind]), Options(target="cuda", single_step=True)
+    )
+    (folder / "single").write_bytes(graph.SerializeToString())
+    return folder / "single"
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "projected", "gru-zoneout"])
+def test_one_step_a_run_gives_what_the_rows_form_gives_in_long_runs(
+    kind: str, tmp_path: Path, provider: Provider
+) -> None:
+    checkpoint = tiny_checkpoint(hidden=8, layers=2, **KINDS[kind])
+    (tmp_path / "rows").write_bytes(characters_model(checkpoint).SerializeToString())
+    session, contract = open_model(tmp_path / "rows", "cpu", 1)
+    plain = OnnxBackend(session, contract, RowStore(contract, ROWS))
+    session, contract = open_model(single_step(tmp_path, kind), provider, 1, cuda=CudaOptions(graphs=True))
+    backend = ArenaBackend(session, contract, ArenaStore(contract, ROWS, SCRATCH, provider))
+    for record in backend.captures(4):
+        record()
+    tokens = RNG.integers(len(SYMBOLS), size=(3, 5))
+    expected = plain.run(run_of([0, 0, 0], [1, 2, 3], [5] * 3, tokens)).outputs[0]
+
+    for step in range(5):
+        run = run_of([1, 2, 3] if step else [0] * 3, [1, 2, 3], [1] * 3, tokens[:, step : step + 1])
+        same(backend.run(run).outputs[0][:, 0], expected[:, step], "cuda")  # another order of sums
+
+    same(backend.read(np.arange(4)), plain.read(np.arange(4)), "cuda")
+    assert set(backend._buckets) == {(1, 1), (2, 1), (4, 1)}
+
+
+@pytest.mark.parametrize("provider", ["cpu"], indirect=True)
+def test_a_step_gives_the_same_bits_in_any_batch(tmp_path: Path, provider: Provider) -> None:
+    backend = arena_backend(single_step(tmp_path, "lstm"), provider)
+    backend.write(np.arange(1, ROWS), RNG.uniform(-1, 1, (ROWS - 1, 32)).astype(np.float32))
+    tokens = RNG.integers(len(SYMBOLS), size=(8, 1))
+    together = backend.run(run_of([*range(1, 9)], [*range(11, 19)], [1] * 8, tokens)).outputs[0]
+    for members in ([2], [0, 7, 3], [6, 5, 4, 3, 2]):
+        reads, writes = [1 + k for k in members], [21 + k for k in members]
+        alone = backend.run(run_of(reads, writes, [1] * len(members), tokens[members])).outputs[0]
+        assert alone.tobytes() == together[members].tobytes()
+        written = backend.read(np.array(writes))
+        assert written.tobytes() == backend.read(np.array(writes) - 10).tobytes()
+
+
+def test_what_is_exported_as_one_step_is_recorded_and_has_buffers_for_one_step_alone(
+    tmp_path: Path, provider: Provider
+) -> None:
+    session, contract = open_model(
+        single_step(tmp_path, "projected"), provider, 1, cuda=CudaOptions(graphs=True)
+    )
+    backend = ArenaBackend(session, contract, ArenaStore(contract, ROWS, SCRATCH, provider))
+    backend.warm_up(6)
+    for capture in backend.captures(6):
+        capture()
+    numbers = {
+        size: bucket._graph.get_run_config_entry("gpu_graph_id") for size, bucket in backend._buckets.items()
+    }
+    assert numbers == {(1, 1): "1", (2, 1): "2", (4, 1): "3", (8, 1): "4"}
+
+
+def test_no_buffers_are_for_more_steps_than_the_graph_was_verified_for(
+    arena_file: Path, provider: Provider
+) -> None:
+    session, contract = open_model(arena_file, provider, 1)
+    three = contract.model_copy(update={"max_steps": 3})
+    backend = ArenaBackend(session, three, ArenaStore(three, ROWS, SCRATCH, provider))
+    assert backend.run(run_of([0, 0], [1, 2], [3, 2])).outputs[0].shape[1] == 3
+    assert set(backend._buckets) == {(2, 3)}
+
+
+def test_rows_that_the_host_has_are_looked_up_at_each_check(backend: ArenaBackend) -> None:
+    """What is bound from the host is copied to the device at that moment."""
+    backend.write(np.array([1, 2]), np.stack([states_of(1)[0], np.full(SIZE, np.nan, np.float32)]))
+    on_host = OrtValue.ortvalue_from_numpy(np.array([1, 1]))
+    finiteness = backend._store.finiteness(on_host, 2)
+    assert finiteness is not None
+    finiteness._binding.bind_ortvalue_input("rows", OrtValue.ortvalue_from_numpy(np.array([1, 1])))
+    finiteness._is_copied = True
+    assert finiteness.of_first(2) is None
+    on_host.update_inplace(np.array([1, 2]))
+    finite = finiteness.of_first(2)
+    assert finite is not None
+    assert finite.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("cell", ["peephole", "coupled", "gru", "rnn"])
