@@ -58,7 +58,7 @@ class Engine:
         self.queue = ChunkQueue(self.table, [])
         self.rules = Rules(self.served, self.table, self.kept, self.queue, metrics, limits.queue_chunks)
         self._admission = Admission(self.table, self.queue, self.rules, limits.batch_chunks)
-        self._scheduler = Scheduler(limits.batch_chunks, Pace(limits.run_s))
+        self._scheduler = Scheduler(limits.batch_chunks, Pace(limits.run_s, limits.beside_s))
         self.spilling = Spilling(self.table, self.served)
         self._metrics = metrics
         self.observations = Observations(self.table, metrics)

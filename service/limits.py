@@ -18,7 +18,9 @@ class Limits:
     queue_delay_s: float = 0.0
     """How long a batch that is not full may wait for more chunks."""
     run_s: float = float("inf")
-    """How long a run of chunks that are cut is to take."""
+    """How long a run of long chunks is to take,"""
+    beside_s: float = float("inf")
+    """and beside sessions that send a few steps at once."""
     slow_run_s: float = float("inf")
     """Runs that take longer are logged."""
 

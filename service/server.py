@@ -33,8 +33,10 @@ GC_THRESHOLDS = (20_000, 20, 50)
 STOP_GRACE_S = 1.0
 INLINE_S = 0.0002
 """Changing threads twice takes about as long."""
-RUN_S = 0.002
-"""Whoever sends single steps beside long chunks waits for a run of those; but each run costs something beside itself."""
+RUN_S = 0.02
+"""Of long chunks: a run costs a millisecond beside itself, and who comes meanwhile joins the next one."""
+BESIDE_S = 0.002
+"""The same beside sessions that send single steps and would wait for it."""
 
 Signals = asyncio.Queue[signal.Signals]
 
@@ -219,6 +221,7 @@ def _limits(settings: Settings) -> Limits:
         inline_s=INLINE_S if settings.provider == "cpu" else 0.0,
         queue_delay_s=settings.queue_delay_s,
         run_s=RUN_S,
+        beside_s=BESIDE_S,
         slow_run_s=settings.slow_run_s,
     )
 

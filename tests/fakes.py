@@ -158,7 +158,17 @@ class Harness:
         self.metrics = Metrics()
         self.engine = Engine(
             [self.model],
-            Limits(sessions, queue_chunks, batch, run_steps, kept_bytes, inline_s, queue_delay_s, run_s),
+            Limits(
+                sessions,
+                queue_chunks,
+                batch,
+                run_steps,
+                kept_bytes,
+                inline_s,
+                queue_delay_s,
+                run_s,
+                run_s / 2,
+            ),
             lambda job, done: self.jobs.append((job, done)),
             self.metrics,
             lambda: self.now,

@@ -4,7 +4,8 @@ import pytest
 
 from service.batch import Batch
 from service.errors import BackendFailedError, SessionClosedError
-from service.pace import Pace
+from service.pace import REMEMBERED, Pace
+from tests.cohorts import cohort
 from tests.fakes import Harness, sequential
 
 INLINE_S = 0.5
@@ -64,6 +65,25 @@ def test_runs_of_long_chunks_come_to_take_the_time_they_are_to_take(step_s: floa
         pace.learn(batch(3, steps), steps * step_s)
     assert pace.steps(0) == {1e-7: 512, 3e-5: 256, 2e-3: 4, 1.0: 1}[step_s], "a power of two"
     assert pace.steps(1) <= 16, "it is another model"
+
+
+def test_beside_sessions_that_send_single_steps_runs_are_shorter_and_for_a_while_after_them() -> None:
+    pace = Pace(0.01, 0.001)
+    pace.add_model(0, 512)
+
+    def long_run() -> None:
+        pace.learn(batch(1, pace.steps(0)), pace.steps(0) * 3e-5)
+
+    for _ in range(6):
+        long_run()
+    assert pace.steps(0) == 256
+    pace.learn(Batch(0, (cohort([0], 1),), (1,), 1, 1), 1e-4)
+    for _ in range(REMEMBERED - 1):
+        long_run()
+        assert pace.steps(0) == 32
+    for _ in range(4):
+        long_run()
+    assert pace.steps(0) == 256
 
 
 def test_short_runs_say_nothing_of_long_ones() -> None:
