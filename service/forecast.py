@@ -16,7 +16,7 @@ from service.beginning import Begun
 from service.cohort import Answers, Array, Cohort
 from service.dispatcher import settle
 from service.engine import Engine
-from service.errors import InvalidInputError, ServiceError, SessionLostError
+from service.errors import InvalidInputError, ServiceError, SessionClosedError, SessionLostError
 from service.feedback import Feed, fed_back
 from service.fork import end_hidden, hidden_copies
 from service.group import blobs_of
@@ -123,21 +123,32 @@ async def copied(engine: Engine, owner: str, session_id: str, count: int) -> Asy
         end_hidden(engine, copies)
 
 
-async def run_ahead(engine: Engine, copies: Begun, scenarios: Sequence[Scenario]) -> ServedModel:
+async def run_ahead(
+    engine: Engine, copies: Begun, scenarios: Sequence[Scenario], asked: ServedModel
+) -> ServedModel:
     """Let every scenario arrive, all of them side by side and with one version of the model.
 
     What is queued when it fails or is cancelled goes with the copies.
 
+    Args:
+        engine: Where the copies live.
+        copies: One a scenario.
+        scenarios: What they step with.
+        asked: The model that the scenarios were held against; another version may have taken over.
+
     Returns:
-        Which one it was.
+        Which version it was.
 
     Raises:
+        SessionClosedError: the copies are of a session of another model, which has got the id meanwhile.
         ServiceError: a step was refused, or could not be made.
     """
     table = engine.table
     alive = table.serial[copies.slots] == copies.serials
     table.pinned[copies.slots[alive]] = True
     model = engine.served[int(table.model[copies.slots[0]])]
+    if model.rows is not asked.rows:
+        raise SessionClosedError("the session ended meanwhile, and one of another model has its id")
     while numbers := [k for k, scenario in enumerate(scenarios) if scenario.ready]:
         moving = [scenarios[k] for k in numbers]
         frame = Frame(numbers)

@@ -31,7 +31,12 @@ async def fork(engine: Engine, owner: str, session_id: str, names: Sequence[Key]
     def open_all(beginning: Beginning) -> Slots:
         # Found again: it may have ended meanwhile, or another version may have taken over.
         slot = table.find(owner, session_id, engine.clock())
-        slots = table.open_all(names, int(table.model[slot]), beginning.ttl_us, engine.clock())
+        model = engine.served[int(table.model[slot])]
+        if model.rows is not beginning.model.rows:
+            raise SessionClosedError(
+                f"session {session_id!r} ended meanwhile, and one of another model has its id"
+            )
+        slots = table.open_all(names, model.number, beginning.ttl_us, engine.clock())
         table.pinned[slots] = table.pinned[slot]
         return slots
 

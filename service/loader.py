@@ -20,6 +20,7 @@ from service.errors import ModelFailedError, ModelNotFoundError
 from service.forms import Store, captures, new_backend, new_store
 from service.metrics import Metrics
 from service.models import Failure
+from service.once import let_go
 from service.opening import open_model, open_priming
 from service.repository import (
     LoadedModel,
@@ -97,7 +98,9 @@ class Loader:
             ModelNotFoundError: it is not in the repository.
             ModelFailedError: it cannot be served; all is as it was.
         """
-        return await asyncio.shield(self._load(name, version))
+        loading = asyncio.create_task(self._load(name, version))
+        loading.add_done_callback(let_go)
+        return await asyncio.shield(loading)
 
     async def bring_back(self, name: str, version: str, signature: Signature) -> ServedModel | None:
         """An older version for sessions that were left with it by a restart; None: it is not there any more."""

@@ -66,7 +66,7 @@ class LoopCalls(Calls):
         steps = request.steps * len(scenarios)
         with account.taking(steps, engine.clock(), len(scenarios)):
             async with copied(engine, owner, request.session, len(scenarios)) as copies:
-                model = await run_ahead(engine, copies, scenarios)
+                model = await run_ahead(engine, copies, scenarios, model)
         return _forecast_response(model, copies.next_index, scenarios)
 
     def _scenarios(self, model: ServedModel, request: pb.ForecastRequest) -> list[Scenario]:

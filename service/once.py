@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
+import structlog
 from google.protobuf.json_format import MessageToJson, Parse
 from google.protobuf.message import Message
 
@@ -14,6 +15,8 @@ from service.identity import caller
 from service.replays import Replays, check_same
 
 M = TypeVar("M", bound=Message)
+
+_log = structlog.get_logger(__name__)
 
 Request = pb.OpenRequest | pb.ForkRequest | pb.RestoreRequest | pb.CloseRequest
 
@@ -51,6 +54,7 @@ class Once(Generic[M]):
             return made
         if key not in self._under_way:
             task = asyncio.create_task(self._make(key, digest, clock, make))
+            task.add_done_callback(let_go)
             self._under_way[key] = digest, task
         before, task = self._under_way[key]
         check_same(request.request_id, before, digest)
@@ -80,6 +84,13 @@ class Once(Generic[M]):
     def load(self, dump: list[list[Any]], now: float) -> None:
         """Put back what `dump` gave."""
         self._replays.load(dump, lambda text: Parse(text, self._answer()), now)
+
+
+def let_go(task: "asyncio.Task[Any]") -> None:
+    """A refusal that nobody waits for any more is no error of the server's; asyncio would log it as one."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, ServiceError):
+        _log.error("call_failed", exc_info=error)
 
 
 def _digest(request: Request) -> bytes:

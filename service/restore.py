@@ -5,7 +5,7 @@ from collections.abc import Callable
 from carousel.contract import Contract
 from service.beginning import Beginning, Begun, begin, begin_one, standing
 from service.engine import Engine
-from service.errors import SessionClosedError
+from service.errors import ModelDiffersError, SessionClosedError
 from service.repository import ServedModel
 from service.sessions import Slots
 from service.snapshot import Snapshot
@@ -27,16 +27,21 @@ async def open_from(
         engine: Where it is to live.
         name: Its owner and id.
         ttl_us: Its time-to-live.
-        snapshot: Of a model that shares its rows with the one that is found.
+        snapshot: Of the model that is found now.
         find_model: Finds the model, also after another version has taken over.
         pinned: Whether it asked for its version.
 
     Raises:
         ServiceError: its id is taken, or there is no room.
+        ModelDiffersError: a model with other states has taken over meanwhile.
     """
+    unsealed_for = find_model()
 
     def look_up() -> Beginning:
-        return Beginning(find_model(), ttl_us, snapshot.next_index, lambda: snapshot.planes)
+        model = find_model()
+        if model.rows is not unsealed_for.rows:
+            raise ModelDiffersError(f"model {model.name!r} was replaced meanwhile by one with other states")
+        return Beginning(model, ttl_us, snapshot.next_index, lambda: snapshot.planes)
 
     return await begin_one(engine, name, look_up, find_model, pinned=pinned)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,11 +18,13 @@ from service.engine import Engine
 from service.errors import ServiceError, SessionClosedError
 from service.kept import KeptChunk
 from service.limits import Limits
+from service.memory import Memory
 from service.metrics import Metrics
 from service.repository import ServedModel
 from service.rows import RowAllocator
 from service.spill import SpillFile
 from service.swap import take_over
+from tests.planes import FakePriming, with_plane
 
 T = TypeVar("T")
 
@@ -50,11 +53,13 @@ def contract(lineage: str = "fake") -> Contract:
     )
 
 
-def sequential(inputs: list[float], state: float = 0.0, factor: int = FACTOR) -> list[float]:
-    """What an undisturbed sequence answers."""
+def sequential(
+    inputs: list[float], state: float = 0.0, factor: int = FACTOR, plane: float = 0.0
+) -> list[float]:
+    """What an undisturbed sequence answers; `plane` is what its session reads, see `tests.planes`."""
     answers = []
     for x in inputs:
-        state = (factor * state + x) % MODULUS
+        state = (factor * state + x + plane) % MODULUS
         answers.append(state)
     return answers
 
@@ -62,7 +67,11 @@ def sequential(inputs: list[float], state: float = 0.0, factor: int = FACTOR) ->
 class FakeBackend:
     """Runs the fake model, and everything that the engine promises about runs is asserted."""
 
+    has_planes = True
+    """Whether sessions can have a read-only plane."""
+
     def __init__(self, rows: int, places: int) -> None:
+        self.memory: Memory | None = None
         self.rows = np.zeros((rows, 1), np.float32)
         self.spilled = np.full((places, 1), np.nan, np.float32)
         self.runs: list[Run] = []
@@ -92,15 +101,21 @@ class FakeBackend:
             raise RuntimeError("the backend failed on purpose")
         (x,) = run.inputs
         y = np.full(x.shape, np.nan, np.float32)
-        states = self.read(run.read_rows)[:, 0]
+        states, planes = self.read(run.read_rows)[:, 0], np.zeros(len(run.lengths))
+        assert (run.memory_rows is None) == (self.memory is None)
+        if self.memory is not None:
+            planes = self.memory.read(run.memory_rows)[0][:, 0]
         for row, length in enumerate(run.lengths):
             for t in range(length):
                 poisoned = x[row, t] in self.poison or np.isinf(states[row])
-                states[row] = np.inf if poisoned else (self.factor * states[row] + x[row, t]) % MODULUS
+                states[row] = np.inf if poisoned else self._next(states[row], x[row, t] + planes[row])
                 y[row, t] = states[row]
         finite = np.isfinite(states)
         self.rows[run.write_rows[finite], 0] = states[finite]
         return Result((y,), finite, self.seconds)
+
+    def _next(self, state: float, x: float) -> float:
+        return (self.factor * state + x) % MODULUS
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.array([self.rows[row] if row >= 0 else self.spilled[-1 - row] for row in rows])
@@ -143,8 +158,9 @@ class Harness:
         run_s: float = float("inf"),
         resident: int | None = None,
         lineage: str = "fake",
+        planes: bool = False,
     ) -> None:
-        """Make an engine; with `resident`, idle rows beyond so many go to a file."""
+        """Make an engine; with `resident`, idle rows beyond so many go to a file; with `planes`, see `tests.planes`."""
         self.now = 0.0
         self.soon: deque[Callable[[], None]] = deque()
         self.timers: list[tuple[float, Callable[[], None]]] = []
@@ -152,9 +168,12 @@ class Harness:
         rows = 1 + (sessions if resident is None else resident) + 2 * queue_chunks + batch
         self.backend = FakeBackend(rows, sessions)
         self.spill = None if resident is None else SpillFile(Path("never made"), sessions, resident)
-        self.model = ServedModel(
-            "fake", "1", contract(lineage), self.backend, RowAllocator(rows), 0, self.spill
-        )
+        made, parts = contract(lineage), tuple[Any, ...]()
+        if planes:
+            made = with_plane(made)
+            self.backend.memory = Memory(made.planes[1:], sessions)
+            parts = (self.backend.memory, FakePriming(made))
+        self.model = ServedModel("fake", "1", made, self.backend, RowAllocator(rows), 0, self.spill, *parts)
         self.metrics = Metrics()
         self.engine = Engine(
             [self.model],
@@ -185,9 +204,7 @@ class Harness:
         """A version with another factor takes over: sessions that are not pinned, and new ones."""
         number = len(self.engine.served)
         self.backend = self.backend.tuned(factor)
-        self.model = ServedModel(
-            "fake", str(number + 1), self.model.contract, self.backend, self.model.rows, number, self.spill
-        )
+        self.model = replace(self.model, version=str(number + 1), backend=self.backend, number=number)
         self.engine.add(self.model)
         take_over(self.engine, self.model)
         return self.model

@@ -19,6 +19,7 @@ from service.errors import (
     ContentDiffersError,
     DrainingError,
     ModelDiffersError,
+    ModelNotFoundError,
     QueueFullError,
     ServiceError,
     SessionClosedError,
@@ -28,7 +29,8 @@ from service.errors import (
 )
 from service.fork import end_hidden, hidden_copies
 from service.snapshot import unseal
-from tests.simulation.twin import Twin
+from tests.planes import SOURCES, primed, source
+from tests.simulation.twin import Shared, Twin
 from tests.simulation.world import KEY, OWNER, TTL_S, World, caught
 
 MOST_SESSIONS = 60
@@ -42,6 +44,7 @@ class Taken(NamedTuple):
     data: bytes
     index: int
     state: float
+    plane: float
     lineage: int
 
 
@@ -57,7 +60,11 @@ class Pending:
     steps: int = 0
     """how many it had made,"""
     taken: Taken | None = None
-    """and the snapshot that goes along."""
+    """and what its session is to begin with."""
+
+    def __post_init__(self) -> None:
+        self.plane = Shared(0.0 if self.taken is None else self.taken.plane)
+        """Of that session."""
 
 
 @dataclass(eq=False)
@@ -122,6 +129,15 @@ class Calls(World):
             request = pb.OpenRequest(model="fake", snapshot=taken.data, request_id=self.number("open from"))
             self._begin("Open", request, None, taken)
 
+    def open_primed(self, ttl_s: float, version: str) -> None:
+        """Its state and its plane are made between two runs."""
+        if len(self.pending) < MOST_PENDING and len(self.alive) < MOST_SESSIONS:
+            value = float(self.random.randrange(SOURCES))
+            request = pb.OpenRequest(model="fake", version=version, time_to_live_s=ttl_s)
+            request.priming.append(source(value))
+            request.request_id = self.number("open")
+            self._begin("Open", request, None, Taken(b"", 0, *primed(value), self.lineage))
+
     def leave_a_call(self) -> None:
         """Its caller hangs up, and asks again: nothing may be made twice, or come to nothing."""
         if self.pending:
@@ -151,7 +167,7 @@ class Calls(World):
         alive = sorted(self.alive, key=lambda twin: twin.view.serial)
         expected = [(twin.id, twin.view.next_index) for twin in alive if twin.id.startswith(prefix)]
         found, token = list[tuple[str, int]](), ""
-        while token or not found:
+        while (token or not found) and len(found) <= len(expected):
             request = pb.ListSessionsRequest(page_size=size, page_token=token, prefix=prefix)
             page = self.call(self.api.ListSessions(request, None))
             found += [(one.session, one.next_index) for one in page.sessions]
@@ -242,28 +258,33 @@ class Calls(World):
             self.made.append(Made(call.method, call.request, answer))
         match call.method:
             case "Fork":
-                state = self._state_then(call, answer.next_index)
+                state, plane = self._then(call, answer.next_index)
                 assert len(answer.copies) == (len(call.request.copies) or call.request.count)
                 assert set(call.request.copies) <= set(answer.copies)
                 for copy in answer.copies:
                     life = self._life(call)
-                    self._add(copy, life.ttl_s, answer.next_index, state, life)
+                    self._add(copy, life.ttl_s, answer.next_index, state, plane, life)
             case "hidden":
                 self._check_hidden(call, answer)
             case "Snapshot":
-                state = self._state_then(call, answer.next_index)
+                state, plane = self._then(call, answer.next_index)
                 found = unseal(answer.snapshot, self.h.model.contract, KEY, OWNER, admin=False)
                 assert (found.next_index, found.state.tolist()) == (answer.next_index, [state])
-                self.taken.append(Taken(answer.snapshot, found.next_index, state, self.lineage))
+                assert [one.tolist() for one in found.memory] == [[plane.number]] * self.planes
+                self.taken.append(Taken(answer.snapshot, found.next_index, state, plane.number, self.lineage))
             case "Restore":
                 self._check_restored(call, answer.next_index)
             case "Open":
-                self._add_from(call.taken, answer.session, TTL_S, answer.next_index)
+                ttl_s = call.request.time_to_live_s or TTL_S
+                self._add_from(call, answer.session, ttl_s, answer.next_index)
 
     def _check_hidden(self, call: Pending, copies: Begun) -> None:
         table, rows = self.h.table, self.h.table.row[copies.slots]
-        state = self._state_then(call, copies.next_index)
+        state, plane = self._then(call, copies.next_index)
         assert self.h.backend.read(rows)[:, 0].tolist() == [state] * call.request.count
+        if self.h.model.memory is not None:
+            (numbers,) = self.h.model.memory.read(table.memory[copies.slots])
+            assert numbers[:, 0].tolist() == [plane.number] * call.request.count
         names = [table.id_of(slot) for slot in copies.slots.tolist()]
         end_hidden(self.h.engine, copies)
         assert isinstance(caught(lambda: self.view(names[0])), SessionNotFoundError)
@@ -272,16 +293,22 @@ class Calls(World):
         twin = call.twin
         assert twin is not None
         assert twin.gone is SessionClosedError
-        self._add_from(call.taken, twin.id, twin.ttl_s, index, twin)
+        self._add_from(call, twin.id, twin.ttl_s, index, twin)
 
     def _add_from(
-        self, taken: Taken | None, session_id: str, ttl_s: float, index: int, before: Twin | None = None
+        self, call: Pending, session_id: str, ttl_s: float, index: int, before: Twin | None = None
     ) -> None:
+        taken = call.taken
         assert taken is not None
-        assert (taken.index, taken.lineage) == (index, self.lineage)
-        self._add(session_id, ttl_s, index, taken.state, before)
+        assert taken.index == index
+        assert not taken.data or taken.lineage == self.lineage
+        twin = self._add(session_id, ttl_s, index, taken.state, call.plane, before)
+        if call.method == "Open":
+            twin.pinned = call.request.version
 
-    def _add(self, session_id: str, ttl_s: float, index: int, state: float, like: Twin | None) -> None:
+    def _add(
+        self, session_id: str, ttl_s: float, index: int, state: float, plane: Shared, like: Twin | None
+    ) -> Twin:
         """A session that began with a state. Whoever had its id before is gone."""
         before = [twin for twin in self.twins if twin.id == session_id]
         assert all(twin.gone is not None for twin in before)
@@ -290,11 +317,12 @@ class Calls(World):
         view = self.view(session_id)
         assert self.h.backend.read(np.array([view.row]))[0] == state
         assert (view.next_index, view.tail, view.kept, view.pending) == (index, index, [], [])
-        twin = Twin(view, ttl_s, self.h.now, index, state)
+        twin = Twin(view, ttl_s, self.h.now, index, state, plane)
         self.follow(twin, like)
         for earlier in self._lives(session_id):
             earlier.heirs.append(twin)
         self.twins.append(twin)
+        return twin
 
     def follow(self, twin: Twin, like: Twin | None = None) -> None:
         """A new session is for the newest version, or stays with that of the one that it was made from."""
@@ -308,17 +336,17 @@ class Calls(World):
     def _life(self, call: Pending) -> Twin:
         return self._lives(call.request.session)[-1]
 
-    def _state_then(self, call: Pending, index: int) -> float:
-        """The state that the session had at this index, which it has reached since the call began."""
+    def _then(self, call: Pending, index: int) -> tuple[float, Shared]:
+        """The state and the plane that the session had at this index, which it has reached since the call began."""
         for twin in reversed(self._lives(call.request.session)):
             ends = {twin.base, *(chunk.end for chunk in twin.chunks)}
             since = call.steps if twin is call.twin else 0
             if index in ends and since <= index <= self._committed(twin):
-                return twin.state_at(index)
+                return twin.state_at(index), twin.plane
         for other in self.pending:  # it may have begun a life that nobody has looked at yet
             is_of_it = other.method == "Restore" and other.request.session == call.request.session
             if is_of_it and other.taken is not None and other.taken.index == index:
-                return other.taken.state
+                return other.taken.state, other.plane
         raise AssertionError(f"{call.method}: no life of {call.request.session!r} was at {index}")
 
     @staticmethod
@@ -340,6 +368,8 @@ class Calls(World):
                 assert self.h.spill is not None or too_many
             case BackendFailedError():
                 assert self.write_failed
+            case ModelNotFoundError():  # it asked for a version, and another one has taken over
+                assert call.request.version not in ("", self.h.model.version)
             case ModelDiffersError():
                 assert call.taken is not None
                 assert call.taken.lineage != self.lineage

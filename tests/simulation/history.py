@@ -30,6 +30,9 @@ class History(Calls):
         super().__init__(seed)
         self.folder = Path()
         self.open()
+        while not self.twins:
+            self.turn()
+            self.collect()
 
     def run(self) -> None:
         try:
@@ -91,6 +94,9 @@ class History(Calls):
     def open(self) -> None:
         ttl_s = self.random.choice([TTL_S, TTL_S, SHORT_TTL_S])
         version = self.h.model.version if self.random.random() < 0.2 else ""
+        if self.planes:
+            self.open_primed(ttl_s, version)
+            return
         number = self.number("open")
         request = pb.OpenRequest(model="fake", version=version, request_id=number, time_to_live_s=ttl_s)
         made = self.call(self.api.Open(request, None))
@@ -205,7 +211,7 @@ class History(Calls):
     def fill_or_empty_the_disk(self) -> None:
         """While it is full, idle rows stay where they are, and new sessions find no room."""
         self.disk_is_full = not self.disk_is_full and self.random.random() < 0.4
-        for _ in range(self.random.randint(0, 12) if self.disk_is_full else 0):
+        for _ in range(self.random.randint(0, 24) if self.disk_is_full else 0):
             self.open()
             self.send(self.twins[-1], 0, self.some_inputs(), 0)
             self.turn()

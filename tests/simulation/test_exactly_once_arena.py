@@ -33,6 +33,9 @@ CONTRACT = contract().model_copy(
 class ArenaFake(ArenaBackend):
     """The fake model as a graph over an arena. A run fails after it has written, which is the worst it can do."""
 
+    has_planes = False
+    """No graph of the arena form does."""
+
     def __init__(self, rows: int, places: int) -> None:
         self.folder = TemporaryDirectory()
         self.file = SpillFile(Path(self.folder.name, "rows"), places, 1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import batch, beginning, drain_file, group, leaving, listing, reopening, rules
+from service import batch, beginning, drain_file, group, leaving, listing, reopening, rules, view_calls
 from service.admission import Admission
 from service.batch import Batch
 from service.beginning import Beginning, Opening
@@ -17,6 +17,7 @@ from service.cohort import Cohort
 from service.dispatcher import outcome
 from service.engine import Engine
 from service.kept import KeptAnswers
+from service.memory import NO_MEMORY, Memory
 from service.once import Once
 from service.queue import ChunkQueue
 from service.replays import Replays
@@ -435,6 +436,68 @@ def a_row_leaves_though_it_could_not_be_written(
 @planted(Engine, "_turn_away")
 def rows_are_taken_that_are_not_there(original: Original, *_: object) -> bool:
     return False
+
+
+# -- planes that are only read ------------------------------------------------------------------------------------
+
+
+@planted(Memory, "give")
+def a_plane_is_free_when_the_first_that_shares_it_ends(
+    original: Original, self: Memory, row: int, sessions: int = 1
+) -> None:
+    original(self, row, int(self._sharers[row]))
+
+
+@planted(Memory, "share")
+def nobody_counts_who_shares_a_plane(original: Original, *_: object) -> None:
+    pass
+
+
+@planted(ServedModel, "leave")
+def a_plane_is_lost_when_its_session_ends(original: Original, self: ServedModel, row: Any, _: int) -> None:
+    self.give(row)
+
+
+@planted(Opening, "undo")
+def a_plane_is_lost_when_its_session_cannot_be_opened(original: Original, self: Opening) -> None:
+    self.memory = None
+    original(self)
+
+
+@planted(Opening, "apply")
+def a_copy_reads_the_plane_of_nobody(original: Original, self: Opening, result: None) -> Any:
+    memory, self.memory = self.memory, None
+    begun = original(self, result)
+    if memory is not None:
+        self.engine.table.memory[begun.slots] = NO_MEMORY
+    return begun
+
+
+@planted(Beginning, "_replace")
+def a_restored_session_keeps_its_plane(original: Original, self: Beginning, **changes: Any) -> Any:
+    return original(self, **changes | {"memory": self.memory})
+
+
+@planted(Batch, "_memory")
+def a_session_reads_the_plane_of_its_neighbour(original: Original, *run: Any) -> Any:
+    return np.roll(original(*run), 1)
+
+
+@planted(Memory, "take")
+def a_restart_forgets_who_shares_a_plane(original: Original, self: Memory, sharers: Any) -> Any:
+    return original(self, np.minimum(sharers, 1))
+
+
+@planted(Memory, "write")
+def planes_come_back_in_another_order(original: Original, self: Memory, rows: Any, planes: Any) -> None:
+    original(self, rows, tuple(plane[::-1] for plane in planes))
+
+
+@planted(view_calls, "read_planes")
+def a_snapshot_holds_the_plane_of_another_session(
+    original: Original, model: ServedModel, row: int, memory: int
+) -> Any:
+    return original(model, row, NO_MEMORY)
 
 
 # -- restarts -----------------------------------------------------------------------------------------------------

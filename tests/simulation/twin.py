@@ -32,6 +32,13 @@ WAITS, REPLAYED = "waits", "replayed"
 
 
 @dataclass(eq=False)
+class Shared:
+    """A read-only plane: of one session, and of all that were copied from it."""
+
+    number: float = 0.0
+
+
+@dataclass(eq=False)
 class Chunk:
     """Steps that were taken in."""
 
@@ -67,13 +74,21 @@ class Room(NamedTuple):
 
 class Twin:
     def __init__(
-        self, view: SessionView, ttl_s: float, now: float, base: int = 0, state: float = 0.0
+        self,
+        view: SessionView,
+        ttl_s: float,
+        now: float,
+        base: int = 0,
+        state: float = 0.0,
+        plane: Shared | None = None,
     ) -> None:
         self.view = view
         self.base = base
         """The index that it began with,"""
         self._base_state = state
-        """and the state."""
+        """and the state,"""
+        self.plane = plane or Shared()
+        """and what all its steps read."""
         self.factor = FACTOR
         """Of the version that takes its next chunks."""
         self.pinned = ""
@@ -164,7 +179,7 @@ class Twin:
                 break
         else:
             assert ask.first in (None, self.tail)
-            outputs = sequential(ask.values, self.state_at(self.tail), self.factor)
+            outputs = sequential(ask.values, self.state_at(self.tail), self.factor, self.plane.number)
             chunk = Chunk(self.tail, ask.values, ask.first is not None, outputs)
             self.chunks.append(chunk)
         chunk.waiters.append(ask)

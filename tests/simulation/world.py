@@ -24,8 +24,9 @@ from service.errors import (
 )
 from service.kept import WINDOW_CHUNKS
 from service.rows import INITIAL_ROW
+from tests import fakes
 from tests.fakes import Answer, FakeBackend, Frame, Harness, SessionView
-from tests.simulation.twin import POISON, REPLAYED, STEP_BYTES, WAITS, Ask, Chunk, Room, Twin
+from tests.simulation.twin import POISON, REPLAYED, STEP_BYTES, WAITS, Ask, Chunk, Room, Shared, Twin
 
 OWNER = "anonymous"
 TTL_S = 1000.0
@@ -49,6 +50,8 @@ class World:
         self.twins: list[Twin] = []
         self.asks: list[Ask] = []
         self.lineage = 0
+        self.planes = seed % 2 == 0 and fakes.FakeBackend.has_planes
+        """Whether sessions begin with a number that they read ever after."""
         self._kept_bytes = self.random.choice([1 << 20, 1 << 20, 200])
         self._offered: list[Ask] = []
         """Read, and not yet admitted."""
@@ -75,6 +78,7 @@ class World:
             run_s=choose([float("inf"), 1.0]),
             resident=choose([None, 2, 2, 5]),
             lineage=f"lineage {self.lineage}",
+            planes=self.planes,
         )
         self._disk_was_full = False
         h.now = choose([0.0, 1e6])  # the clocks of two processes have nothing in common
@@ -187,6 +191,7 @@ class World:
         for twin in self.alive:
             self._check_session(twin)
         self._check_rows()
+        self._check_planes()
         self._check_windows()
         self._failing = self.write_failed = False
 
@@ -226,6 +231,20 @@ class World:
         assert len(set(rows)) == len(rows) == self.h.model.rows.used
         assert len(set(places)) == len(places)
         assert self.h.spill is None or self.h.jobs or len(places) == self.h.spill.places.used
+
+    def _check_planes(self) -> None:
+        """Each session reads its own, copies share one, and none is in use but those of sessions that live."""
+        memory, table = self.h.model.memory, self.h.table
+        if memory is None:
+            return
+        rows = dict[Shared, int]()
+        for twin in self.alive:
+            row = int(table.memory[twin.view.slot])
+            assert rows.setdefault(twin.plane, row) == row, "a copy reads another plane than its session"
+            assert memory.read(np.array([row]))[0].tolist() == [[twin.plane.number]]
+        used = set(rows.values())
+        assert len(used) == len(rows), "two that are no copies read the same plane"
+        assert memory.used == len(used | {row for job, _ in self.h.jobs for row in _plane_to_be_written(job)})
 
     def _check_windows(self) -> None:
         """Each window counts what is kept and what is queued, forgotten or not, and all of them add up."""
@@ -372,6 +391,12 @@ def _to_be_written(job: Any) -> list[int]:
     """Rows that new sessions will own once they are written."""
     is_writing = isinstance(job, partial) and job.func is beginning.write
     return job.args[1].tolist() if is_writing else []
+
+
+def _plane_to_be_written(job: Any) -> list[int]:
+    """The plane of new sessions; copies share that of one that may have ended meanwhile."""
+    is_writing = isinstance(job, partial) and job.func is beginning.write
+    return [job.args[2]] if is_writing else []
 
 
 def _check_answer(ask: Ask, chunk: Chunk) -> None:

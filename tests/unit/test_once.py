@@ -1,6 +1,7 @@
 """Calls with a request id: made once, whoever asks and whoever leaves."""
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -46,6 +47,22 @@ async def test_who_repeats_a_call_that_is_under_way_waits_for_it() -> None:
     calls.go.set()
     assert await first == await second == await calls.begin()
     assert calls.made == 1
+
+
+async def test_a_refusal_whose_callers_have_left_is_no_error_of_the_loop() -> None:
+    unseen: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+    calls = Calls()
+    calls.error = QueueFullError("full")
+    first = calls.begin()
+    await turn()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    del first  # it would keep the other alive, and errors are missed when that goes
+    calls.go.set()
+    await turn()
+    gc.collect()
+    assert (calls.made, unseen) == (1, [])
 
 
 async def test_a_call_whose_callers_have_left_is_made_and_remembered() -> None:
