@@ -152,7 +152,7 @@ Place = tuple[_Stream, int]
 
 
 async def run(plan: Plan) -> None:
-    """Open everything, wait for the word, run, check, tell and close."""
+    """Open everything, wait for the word, run, check, close and tell."""
     model = open_model(Path(plan.model))
     size = next(port.shape[-1] for port in model.get_inputs() if port.name == "x")
     pool = np.random.default_rng(0).standard_normal((POOL_STEPS, size)).astype("<f4")
@@ -168,10 +168,11 @@ async def run(plan: Plan) -> None:
         cpu = time.process_time() - cpu
         checked = sum(check(model, pool, sent, blob) for stream in streams for sent, blob in stream.first)
         answered = [one for stream in streams for one in stream.answered]
-        print(json.dumps(asdict(_measured(answered, begin, plan.seconds, cpu, checked))), flush=True)
         stub: Any = CarouselStub(channel)  # type: ignore[no-untyped-call]
-        for session in chain.from_iterable(opened):
+        for session in chain.from_iterable(opened):  # with the answers that are kept for it
             await stub.Close(pb.CloseRequest(session=session))
+        measured = _measured(answered, begin, plan.seconds, cpu, checked)
+        print(json.dumps(asdict(measured)), flush=True)  # last: whoever reads it ends this process
 
 
 async def _open(channel: grpc.aio.Channel, call: Any, sessions: int) -> list[str]:
