@@ -33,7 +33,7 @@ GC_THRESHOLDS = (20_000, 20, 50)
 STOP_GRACE_S = 1.0
 INLINE_S = 0.0002
 """Changing threads twice takes about as long."""
-RUN_S = 0.01
+RUN_S = 0.02
 """Of long chunks: a run costs a millisecond beside itself, and who comes meanwhile joins the next one."""
 BESIDE_S = 0.002
 """The same beside sessions that send single steps and would wait for it."""
