@@ -1,6 +1,7 @@
 """What ONNX Runtime's CUDA provider would hand to the CPU: each such operator costs two copies and a wait in every run.
 
-Source: its table of kernels (docs/OperatorKernels.md) and `RNNNeedFallbackToCPU` in cuda_execution_provider.cc.
+Source: its table of kernels (docs/OperatorKernels.md), `RNNNeedFallbackToCPU` in cuda_execution_provider.cc and
+`GetCpuPreferredNodes` in fallback_cpu_capability.cc, which hands over whatever computes with a shape.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,6 @@ KERNELS = frozenset(
         "Exp",
         "Expand",
         "Gather",
-        "GatherND",
         "Gelu",
         "Gemm",
         "Greater",
@@ -55,6 +55,7 @@ KERNELS = frozenset(
         "Shape",
         "Sigmoid",
         "Sin",
+        "Size",
         "Slice",
         "Softmax",
         "Softplus",
@@ -68,6 +69,8 @@ KERNELS = frozenset(
         "Where",
     ]
 )
+_ON_THE_HOST = frozenset([("Range", 0), ("Range", 1), ("Range", 2), ("Expand", 1), ("Reshape", 1)])
+"""Operators and the positions of their inputs that a kernel wants in host memory, where shapes are."""
 _ACTIVATIONS = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "GRU": [b"Sigmoid", b"Tanh"], "RNN": [b"Tanh"]}
 _PEEPHOLES = 7
 """Position of the LSTM's input P."""
@@ -75,7 +78,16 @@ _PEEPHOLES = 7
 
 def fallbacks(model: onnx.ModelProto) -> list[str]:
     """What would run on the CPU, a line each, without those that are the same; an empty list is good."""
-    return list(dict.fromkeys(line for node in nodes_of(model.graph) for line in _reasons(node)))
+    nodes = list(nodes_of(model.graph))
+    found = [line for node in nodes for line in _reasons(node)]
+    shapes = {node.output[0] for node in nodes if node.op_type in {"Shape", "Size"}}
+    found += [
+        f"{node.op_type} computes with a shape"
+        for node in nodes
+        for position, name in enumerate(node.input)
+        if name in shapes and (node.op_type, position) not in _ON_THE_HOST
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _reasons(node: onnx.NodeProto) -> Iterator[str]:

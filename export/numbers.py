@@ -13,6 +13,7 @@ from export.draft import Draft, as_float32
 from export.element_types import ELEMENT_TYPES
 from export.errors import ExportError
 from export.options import PLAIN, Options
+from export.places import add_count, add_picked, add_places
 from export.row import next_of
 from export.step import LENGTHS, add_stack, begin, finish, step_contract
 from model.checkpoint import Checkpoint
@@ -144,7 +145,11 @@ def _add_changes(draft: Draft, model: NumberModel, x_BTI: str, *, single_step: b
         draft.node("Slice", ["all_BTn", first, draft.weight("last", np.array([-1])), step], ["earlier_BTn"])
         draft.node("Sub", ["now_BTn", "earlier_BTn"], ["changes_BTn"])
         # In `all` everything lies a step later: what a row's length counts there is its last step.
-        draft.node("GatherND", ["all_BTn", "lengths_B1"], [next_of(BEFORE)], batch_dims=1)
+        rows = add_places(draft, LENGTHS, 0, 1, "change_rows_B")
+        steps = add_count(draft, add_places(draft, "all_BTn", 1, 3, "all_T"))
+        draft.node("Mul", [rows, steps], ["before_row_B"])
+        draft.node("Add", ["before_row_B", "lengths_int64"], ["last_now_B"])
+        add_picked(draft, "all_BTn", n, "last_now_B", next_of(BEFORE))
     draft.node("Cast", ["lengths_B1"], ["any_B1"], to=ELEMENT_TYPES["bool"])
     draft.node("Cast", ["any_B1"], [next_of(SEEN)], to=draft.real)
     if not rest:

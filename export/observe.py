@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from export.draft import Draft
+from export.places import add_places
 
 OPENING = ("input", "forget", "output", "transform", "reset", "update")
 """Names of gates that open between 0 and 1, in any cell."""
@@ -56,16 +57,13 @@ def add_means(draft: Draft, observed_BTK: Sequence[str], lengths64_B: str, outpu
         lengths64_B: Name of the steps of each row, int64.
         output: Name that `[B, all K]`, float32, gets.
     """
-    zero, one, last, time = (
-        draft.weight(f"observed.{name}", np.array(number))
-        for name, number in (("zero", 0), ("one", 1), ("last", [-1]), ("time", [1]))
+    last, time = (
+        draft.weight(f"observed.{name}", np.array([axis])) for name, axis in (("last", -1), ("time", 1))
     )
     draft.node("Concat", list(observed_BTK), ["observed.steps_BTK"], axis=2)
-    draft.node("Shape", ["observed.steps_BTK"], ["observed.T_1"], start=1, end=2)
-    draft.node("Squeeze", ["observed.T_1"], ["observed.T"])
-    draft.node("Range", [zero, "observed.T", one], ["observed.t_T"])
+    t_T = add_places(draft, "observed.steps_BTK", 1, 3, "observed.t_T")
     draft.node("Unsqueeze", [lengths64_B, last], ["observed.lengths_B1"])
-    draft.node("Less", ["observed.t_T", "observed.lengths_B1"], ["observed.real_BT"])
+    draft.node("Less", [t_T, "observed.lengths_B1"], ["observed.real_BT"])
     draft.node("Unsqueeze", ["observed.real_BT", last], ["observed.real_BT1"])
     # Chosen, not multiplied: beyond a row's end there may be anything.
     nothing = draft.weight("observed.nothing", np.float32(0))

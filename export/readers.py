@@ -20,8 +20,8 @@ from model.cells.gated import Gated
 from model.stack import Stack
 from model.zoneout import Zone, zoneout
 
-BATCH = "batch_1"
-"""Name of the size B `[1]`."""
+BATCH = "batch_2"
+"""Name of the shape `[B, 1]`."""
 
 
 class Read(NamedTuple):
@@ -49,7 +49,8 @@ def add_reader(
     Raises:
         ExportError: a step cannot be traced, or does what has no form in ONNX here.
     """
-    draft.node("Shape", [lengths], [BATCH])
+    draft.node("Unsqueeze", [lengths, draft.weight("batch.axis", np.array([1]))], ["lengths_B1"])
+    draft.node("Shape", ["lengths_B1"], [BATCH])
     if isinstance(network, Bidirectional):
         return _add_both_ways(draft, network, x_TBI, lengths, options)
     cells = list(network.by_layer())
@@ -124,10 +125,7 @@ def _zone(cell: Gated[Any, Any], network: Stack | Bidirectional) -> Zone | None:
 def _add_start(draft: Draft, reader: str, cell: Gated[Any, Any]) -> None:
     """Add the state that every row starts from, as `export.row` names its parts."""
     for name, part_1n in _parts(reader, cell).items():
-        width = draft.weight(f"{name}.width", np.array([part_1n.shape[1]]))
-        start = draft.weight(f"{name}.start", as_float32(part_1n))
-        draft.node("Concat", [BATCH, width], [f"{name}.shape"], axis=0)
-        draft.node("Expand", [start, f"{name}.shape"], [name])
+        draft.node("Expand", [draft.weight(f"{name}.start", as_float32(part_1n)), BATCH], [name])
 
 
 def _parts(reader: str, cell: Gated[Any, Any]) -> Mapping[str, Tensor]:

@@ -12,32 +12,28 @@ from torch import fx
 from export.draft import Draft
 from export.element_types import ELEMENT_TYPES
 from export.nodes import Nodes
+from export.places import add_count, add_picked, add_places
 from export.row import next_of
 from export.trace import Traced, trace
 from model.cells.cell import Cell
 from model.zoneout import Zone
 
-LAST_STEPS = "last_steps_B2"
+LAST_STEPS = "last_steps_B"
 LENGTHS64 = "lengths64_B"
 
 
 def add_last_steps(draft: Draft, lengths: str) -> None:
-    """Add `LAST_STEPS` `[B, 2]`, int64: of each row its last step and its number, where `[T, B, n]` has its last state.
+    """Add `LAST_STEPS` `[B]`, int64: where the last step of each row is among those of all, `[T, B]`.
 
     Args:
         draft: Where the nodes go.
         lengths: Name of the steps of each row `[B]`, int32, at least 1.
     """
+    rows = add_places(draft, lengths, 0, 1, "rows_B")
     draft.node("Cast", [lengths], [LENGTHS64], to=ELEMENT_TYPES["int64"])
-    draft.node("Sub", [LENGTHS64, draft.weight("lengths.one", np.array(1))], ["last_steps_B"])
-    draft.node("Shape", [lengths], ["rows_1"])
-    draft.node("Squeeze", ["rows_1"], ["rows"])
-    zero, one = (draft.weight(f"lengths.{name}", np.array(n)) for name, n in (("zero", 0), ("one", 1)))
-    draft.node("Range", [zero, "rows", one], ["rows_B"])
-    column = draft.weight("lengths.column", np.array([1]))
-    for name in ("last_steps_B", "rows_B"):
-        draft.node("Unsqueeze", [name, column], [f"{name}1"])
-    draft.node("Concat", ["last_steps_B1", "rows_B1"], [LAST_STEPS], axis=1)
+    draft.node("Sub", [LENGTHS64, draft.weight("lengths.one", np.array(1))], ["last_B"])
+    draft.node("Mul", ["last_B", add_count(draft, rows)], ["before_last_B"])
+    draft.node("Add", ["before_last_B", rows], [LAST_STEPS])
 
 
 def add_scan(
@@ -81,8 +77,9 @@ def add_scan(
         scan_output_axes=[int(value is traced.observed) for value in kept],
         body=_body(draft, traced, owner, f"{layer}.step", tuple(kept)),
     )
-    for name, part in zip(before, traced.after, strict=True):
-        draft.node("GatherND", [kept[part], LAST_STEPS], [next_of(name)])
+    sizes = [part.shape[1] for part in cell.initial_state(1)]
+    for name, part, size in zip(before, traced.after, sizes, strict=True):
+        add_picked(draft, kept[part], size, LAST_STEPS, next_of(name))
     return kept[traced.output]
 
 

@@ -9,6 +9,7 @@ import onnx
 from export.draft import Draft
 from export.element_types import ELEMENT_TYPES
 from export.nodes import Nodes
+from export.places import add_places
 from export.trace import Traced, trace
 from model.cells.child_sum import ChildSumLSTM
 
@@ -35,10 +36,8 @@ def add_tree(draft: Draft, cell: ChildSumLSTM, x_NI: str, children: str, most_ch
     parts = [f"node.{part}" for part in cell.initial_state(1)._fields]
     _add_places(draft, children)
     for name, part in zip(parts, nobody, strict=True):
-        width = draft.weight(f"{name}.width", np.array([part.shape[-1]]))
-        draft.node("Concat", ["places_1", width], [f"{name}.shape"], axis=0)
-        zero = draft.weight("node.zero", np.zeros((1, 1), np.float32))
-        draft.node("Expand", [zero, f"{name}.shape"], [f"{name}.nobody"])
+        zeros = draft.weight(f"{name}.zeros", np.zeros((1, part.shape[-1]), np.float32))
+        draft.node("Expand", [zeros, "carried.shape"], [f"{name}.nobody"])
     draft.node("Unsqueeze", [x_NI, draft.weight("node.axis", np.array([1]))], ["x_N1I"])
     hoisted = Nodes(draft, "node.", type(cell).__name__, traced.constants, {traced.x: "x_N1I"})
     (projected_N1P,) = hoisted.write([traced.all_projected])
@@ -60,16 +59,16 @@ def add_tree(draft: Draft, cell: ChildSumLSTM, x_NI: str, children: str, most_ch
 
 
 def _add_places(draft: Draft, children: str) -> None:
-    """Add the rows `[N, 1, K]` of each node's children in what is carried, its own row `[N, 1, 1]`, and their number."""
-    one, axis = draft.weight("places.one", np.array(1)), draft.weight("node.axis", np.array([1]))
+    """Add the rows `[N, 1, K]` of each node's children in what is carried, its own row `[N, 1, 1]`, and the shape `[N + 1, 1]`."""
+    one, axis = draft.weight("node.one", np.array(1)), draft.weight("node.axis", np.array([1]))
     draft.node("Cast", [children], ["children64_NK"], to=ELEMENT_TYPES["int64"])
     draft.node("Add", ["children64_NK", one], ["child_rows_NK"])
     draft.node("Unsqueeze", ["child_rows_NK", axis], ["child_rows_N1K"])
-    draft.node("Shape", [children], ["nodes_1"], start=0, end=1)
-    draft.node("Add", ["nodes_1", one], ["places_1"])
-    draft.node("Squeeze", ["places_1"], ["places"])
-    draft.node("Range", [one, "places", one], ["own_rows_N"])
-    both = draft.weight("places.axes", np.array([1, 2]))
+    draft.node("Add", [add_places(draft, children, 0, 2, "nodes_N"), one], ["own_rows_N"])
+    draft.node("Concat", [draft.weight("node.nobody", np.array([0])), "own_rows_N"], ["carried_rows"], axis=0)
+    draft.node("Unsqueeze", ["carried_rows", axis], ["carried_rows_1"])
+    draft.node("Shape", ["carried_rows_1"], ["carried.shape"])
+    both = draft.weight("node.axes", np.array([1, 2]))
     draft.node("Unsqueeze", ["own_rows_N", both], ["own_rows_N11"])
 
 

@@ -195,4 +195,4 @@ def test_a_file_of_one_step_that_a_graph_would_replay_wrongly_does_not_verify(
 
     (line,) = capsys.readouterr().err.splitlines()
     assert "operators that a CUDA graph would replay wrongly: " in line
-    assert line.endswith("allowed 0 (Shape, Range, Scan)")
+    assert line.endswith("allowed 0 (Size, Range, Scan)")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper
 
 from carousel.contract import Contract
 from cli.main import main
@@ -132,6 +133,18 @@ def test_time_does_not_grow_with_the_arena(file: Path) -> None:
 def test_only_operators_that_stay_on_cuda_are_used(settings: dict) -> None:
     for options in (CUDA, CUDA._replace(observe=True), CUDA._replace(precision="fp16")):
         assert fallbacks(characters_model(tiny_checkpoint(hidden=8, **settings), options)) == []
+
+
+def test_what_computes_with_a_shape_would_run_on_the_cpu() -> None:
+    """ONNX Runtime has shapes in host memory, and puts there what reads them; but not what wants them there."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Squeeze", ["shape"], ["count"]),
+        helper.make_node("Range", ["zero", "count", "one"], ["numbers"]),
+        helper.make_node("Expand", ["y", "shape"], ["wide"]),
+    ]
+    graph = helper.make_graph(nodes, "shapes", [], [])
+    assert fallbacks(helper.make_model(graph)) == ["Squeeze computes with a shape"]
 
 
 @pytest.mark.parametrize(
