@@ -4,6 +4,7 @@ Answers of one step, the common case, are rows of an arena for each output; long
 a batch, W places.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +17,14 @@ from service.sessions import Slots
 
 WINDOW_CHUNKS = 8
 WINDOW_BYTES = 1 << 20
+MAX_SESSIONS = (1 << 31) // WINDOW_CHUNKS
+"""Most whose kept answers 32 bits tell from each other."""
 
 FREE = 0
 """The end of no answer: the first step ends at 1."""
 _WINDOW = np.dtype((np.void, 8 * WINDOW_CHUNKS))
+_AFTER = np.roll(np.arange(WINDOW_CHUNKS, dtype=np.uint8), -1)
+"""The place in the window after each: looked up faster than reckoned."""
 
 Blobs = tuple[bytes, ...]
 Integers = NDArray[np.int64]
@@ -54,9 +59,9 @@ class KeptDump(NamedTuple):
 class _Arena:
     """The answers of single steps of one model."""
 
-    def __init__(self, contract: Contract, limit_bytes: int) -> None:
+    def __init__(self, contract: Contract, limit_bytes: int, answers: int) -> None:
         self.step_bytes = step_bytes_of(contract)
-        self.rows = RowAllocator(max(1, limit_bytes // self.step_bytes), first=0)
+        self.rows = RowAllocator(max(1, min(limit_bytes // self.step_bytes, answers)), first=0)
         # Pages of zeros cost nothing until an answer is kept in them. NumPy copies one item faster than many numbers.
         sizes = [port.size * NUMPY[port.dtype].itemsize for port in contract.outputs]
         self.items = [np.zeros(self.rows.capacity, np.dtype((np.void, size))) for size in sizes]
@@ -74,26 +79,30 @@ class KeptAnswers:
         self.limit_bytes = limit_bytes
         self.total_bytes = 0
         """Bytes of all answers that are kept now."""
-        # One place after the other, as NumPy takes and puts single numbers fastest.
-        self._end = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
+        places = sessions * WINDOW_CHUNKS
+        # One place after the other, as NumPy takes and puts single numbers fastest. Narrow: a million sessions are many.
+        self._end = np.zeros(places, np.int64)
         self._ends = self._end.view(_WINDOW)
-        # A chunk is not long; a million sessions are many.
-        self._length = np.zeros(sessions * WINDOW_CHUNKS, np.int32)
-        self._digest = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
-        self._place = np.zeros(sessions * WINDOW_CHUNKS, np.int64)
-        self._version = np.zeros(sessions * WINDOW_CHUNKS, np.int16)
+        self._length = np.zeros(places, np.int32)
+        self._digest = np.zeros(places, np.int64)
+        self._place = np.zeros(places, np.int32)
+        """Of the answer itself, as in `KeptChunk`: no more rows are used than there are answers, and no more keys."""
+        self._version = np.zeros(places, np.int16)
         """Number of the version that gave the answer."""
-        self._next = np.zeros(sessions, np.int64)
-        """Answers kept so far. They are forgotten in order, so the next one's place modulo W is free."""
+        self._next = np.zeros(sessions, np.uint8)
+        """Where in the window the next answer goes. Answers are forgotten in order, so it is free."""
         self._arenas: list[_Arena] = []
         self._versions: dict[str, int] = {}
         """Their numbers; versions that are gone are still named by their answers."""
         self._longer: dict[int, Blobs] = {}
-        self._keys = 0
+        self._keys = RowAllocator(places, first=0)
+        """Of longer answers, counted from -1 downwards."""
 
     def add_model(self, contract: Contract, like: int | None = None) -> None:
         """Make room for the answers of the next model; with `like`, in the same place, as its sessions may move here."""
-        self._arenas.append(_Arena(contract, self.limit_bytes) if like is None else self._arenas[like])
+        self._arenas.append(
+            _Arena(contract, self.limit_bytes, len(self._place)) if like is None else self._arenas[like]
+        )
 
     def drop_model(self, model: int) -> None:
         """Free the room of a model that has no sessions, and whose sessions no other model has."""
@@ -116,12 +125,13 @@ class KeptAnswers:
             for kept, output in zip(arena.items, outputs, strict=True):
                 kept[places] = np.ascontiguousarray(output).reshape(-1).view(kept.dtype)
         else:
-            places = np.array([self._keep_longer(blobs) for blobs in _blobs(outputs)], np.int64)
-        number = self._next[slots]
-        self._next[slots] = number + 1
-        at = slots * WINDOW_CHUNKS + number % WINDOW_CHUNKS
+            places = self._keep_longer(_blobs(outputs))
+        column = self._next[slots]
+        self._next[slots] = _AFTER[column]
+        at = slots * WINDOW_CHUNKS + column
         self._end[at], self._length[at] = ends, length
-        self._digest[at], self._place[at], self._version[at] = digests, places, self._number_of(version)
+        self._digest[at], self._version[at] = digests, self._number_of(version)
+        self._place[at] = places.astype(np.int32)
         self.total_bytes += len(slots) * length * arena.step_bytes
 
     def release(self, model: int, slots: Slots, acknowledged: Integers) -> tuple[Integers, Integers] | None:
@@ -203,19 +213,21 @@ class KeptAnswers:
         places[single] = rows = arena.rows.take(int(np.count_nonzero(single)))
         for items, steps in zip(arena.items, dump.outputs, strict=True):
             items[rows] = steps.view(items.dtype)[starts[single]]
+        longer = []
         for k in (~single).nonzero()[0].tolist():
             part = slice(int(starts[k]), int(starts[k] + dump.lengths[k]))
-            places[k] = self._keep_longer(
+            longer.append(
                 tuple(
                     steps.view(items.dtype)[part].tobytes()
                     for items, steps in zip(arena.items, dump.outputs, strict=True)
                 )
             )
+        places[~single] = self._keep_longer(longer)
         self._end[at], self._length[at] = dump.ends, dump.lengths
         self._digest[at], self._place[at] = dump.digests, places
         for version in np.unique(dump.versions).tolist():
             self._version[at[dump.versions == version]] = self._number_of(str(version))
-        self._next[slots] = chunks
+        self._next[slots] = chunks % WINDOW_CHUNKS
         sizes = np.bincount(dump.member, dump.lengths * arena.step_bytes, count).astype(np.int64)
         self.total_bytes += int(sizes.sum())
         return chunks, sizes
@@ -229,17 +241,18 @@ class KeptAnswers:
         """The number of a version among all that have given an answer."""
         return self._versions.setdefault(version, len(self._versions))
 
-    def _free(self, arena: _Arena, places: Integers) -> None:
+    def _free(self, arena: _Arena, places: NDArray[np.int32]) -> None:
         if len(self._longer) and np.count_nonzero(places < 0):
-            for key in places[places < 0].tolist():
+            keys, places = places[places < 0], places[places >= 0]
+            for key in keys.tolist():
                 del self._longer[key]
-            places = places[places >= 0]
+            self._keys.give(-1 - keys)
         arena.rows.give(places)
 
-    def _keep_longer(self, blobs: Blobs) -> int:
-        self._keys -= 1
-        self._longer[self._keys] = blobs
-        return self._keys
+    def _keep_longer(self, answers: Sequence[Blobs]) -> Integers:
+        keys = -1 - self._keys.take(len(answers))
+        self._longer.update(zip(keys.tolist(), answers, strict=True))
+        return keys
 
 
 def step_bytes_of(contract: Contract) -> int:

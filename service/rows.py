@@ -44,7 +44,7 @@ class RowAllocator:
         self._freed, self._fresh = 0, self._fresh + fresh
         return rows
 
-    def give(self, rows: Rows) -> None:
+    def give(self, rows: NDArray[np.int64 | np.int32]) -> None:
         """Give rows back, each of them once. Rows below `first` belong to everybody and are passed over."""
         if self._first and np.count_nonzero(rows) < len(rows):
             rows = rows[rows >= self._first]

@@ -24,6 +24,8 @@ from service.tombstones import Key, Tombstones
 
 MAX_TTL_S = 30 * 86400.0
 ID_CHARACTERS = 128
+ID_BYTES = 15
+"""Of an id that the server makes: nobody guesses 120 bits, and in hex they are a string of 80 bytes; 128 would take 96."""
 SWEEP_SLOTS = 1 << 16
 """Sessions looked at before the loop turns to others."""
 
@@ -68,7 +70,7 @@ class SessionTable:
         self.ttl_us = np.zeros(limit, np.int64)
         self.memory = np.zeros(limit, np.int64)
         """Row of the read-only planes, of models that have such; else not written, and nothing."""
-        self.model = np.zeros(limit, np.int64)
+        self.model = np.zeros(limit, np.int32)
         """Position of its model in the engine's list."""
         self.pinned = np.zeros(limit, np.bool_)
         """Whether it asked for its version, and stays with it when another takes over."""
@@ -112,7 +114,7 @@ class SessionTable:
 
     def put(self, names: Sequence[Key], model: int, ttl_us: int, now: float) -> Slots:
         """Start sessions by names that `check_new` has let pass, or that a session has just left."""
-        names = [(owner, session_id or secrets.token_hex(16)) for owner, session_id in names]
+        names = [(owner, session_id or secrets.token_hex(ID_BYTES)) for owner, session_id in names]
         for name in names:
             self.tombstones.forget(name)
         slots = self.adopt(names, model)

@@ -13,6 +13,7 @@ from pydantic_settings import (
 
 from carousel.contract import first_mistake
 from carousel.errors import CarouselError
+from service.kept import MAX_SESSIONS
 from service.log import LogFormat
 from service.runtime import CudaOptions, Provider
 from service.sessions import MAX_TTL_S
@@ -51,7 +52,7 @@ class Settings(BaseSettings):
     """serve models on CUDA though part of them would run on the CPU"""
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     """threads of one run; more than one pays only where whole cores are idle"""
-    max_sessions: Annotated[int, Field(ge=1)] = 100_000
+    max_sessions: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = 100_000
     """open sessions, idle ones included"""
     session_ttl_s: Annotated[float, Field(gt=0, le=MAX_TTL_S)] = 3600.0
     """seconds without a step after which a session expires, unless its client asked otherwise"""

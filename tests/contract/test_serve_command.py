@@ -28,6 +28,7 @@ def test_the_command_line_wins_over_the_environment_over_the_file_over_the_defau
     [
         ('models = "m"\nport = 1\n', "port: "),
         ('models = "m"\ngrpc_port = 70000\n', "grpc_port: "),
+        ('models = "m"\nmax_sessions = 300000000\n', "max_sessions: "),
         ("models = ", "not a TOML file"),
         ('models = "m"\ntls_cert = "c.pem"\n', "tls_cert and tls_key: expected both or neither"),
         ("", "models: "),

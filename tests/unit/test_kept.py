@@ -141,6 +141,27 @@ def test_as_many_single_steps_are_kept_as_fit_into_the_bound() -> None:
     assert kept.total_bytes == 0
 
 
+def test_there_is_no_more_room_for_answers_than_sessions_can_have() -> None:
+    kept = kept_answers(limit_bytes=1 << 50)
+    assert kept._arenas[0].rows.capacity == SESSIONS * WINDOW_CHUNKS
+
+
+def test_keys_of_longer_answers_are_used_again_and_never_while_they_are_in_use() -> None:
+    kept, every = kept_answers(), list(range(SESSIONS))
+    given = {}
+    for number in range(100):
+        end = 2 * (number + 1)
+        given[end - 2] = keep(kept, every, [end] * SESSIONS, 2, seed=number)
+        chunks = [(slot, chunk) for slot in every for chunk in kept.of(slot, 0)]
+        assert len(chunks) == SESSIONS * min(number + 1, WINDOW_CHUNKS)
+        places = {chunk.place for _, chunk in chunks}
+        assert len(places) == len(chunks)
+        assert places <= set(range(-SESSIONS * WINDOW_CHUNKS, 0))
+        for slot, chunk in chunks:
+            assert kept.outputs(0, chunk) == tuple(output[slot].tobytes() for output in given[chunk.first])
+        release(kept, every, [end - 2 * WINDOW_CHUNKS + 2] * SESSIONS)
+
+
 class History:
     """Random answers kept and forgotten, beside one list of (first, length, blobs) a session."""
 
@@ -227,3 +248,5 @@ def test_what_is_dumped_and_loaded_into_other_slots_is_kept_as_before() -> None:
         keep(again, [0], [end], 1)
     assert len(again.of(0, 0)) == WINDOW_CHUNKS
     assert release(again, [2], [4]) == [[2], [4 * STEP]]
+    keep(again, [2], [2 * WINDOW_CHUNKS + 1], 1)
+    assert [chunk.first for chunk in again.of(2, 0)] == [*range(4, 2 * WINDOW_CHUNKS, 2), 2 * WINDOW_CHUNKS]

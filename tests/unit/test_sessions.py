@@ -1,5 +1,7 @@
 """The session table: names, owners, time-to-live, slots."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,12 @@ def test_an_id_made_by_the_server_is_new_and_unguessable() -> None:
     table = SessionTable(100)
     ids = {table.id_of(open_one(table, "")) for _ in range(50)}
     assert len(ids) == 50
-    assert min(map(len, ids)) >= 20
+    assert min(len(bytes.fromhex(one)) for one in ids) >= 15
+
+
+def test_an_id_made_by_the_server_takes_no_more_memory_than_80_bytes() -> None:
+    table = SessionTable(1)
+    assert sys.getsizeof(table.id_of(open_one(table, ""))) <= 80
 
 
 def test_a_live_id_cannot_be_opened_again_and_a_dead_one_can() -> None:
