@@ -62,7 +62,7 @@ def _open(path: Path, provider: Provider, threads: int, cuda: CudaOptions) -> "o
     except CarouselError:
         raise
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        raise ModelError(f"{path}: onnxruntime cannot load it: {error}") from error
+        raise ModelError(f"{path}: onnxruntime cannot load it: {' '.join(str(error).split())}") from error
 
 
 def open_priming(

@@ -1,6 +1,9 @@
 """The one place that makes ONNX Runtime sessions."""
 
 import os
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -71,10 +74,10 @@ def make_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    wanted = _PROVIDERS[provider]
+    wanted, missing = _PROVIDERS[provider], ""
     if provider == "cuda":
         ort.set_default_logger_severity(4)  # what it cannot load is told below, in one line
-        ort.preload_dlls()  # finds the libraries that pip installs beside it
+        missing = _preload(ort)
         _take_what_is_asked_for(ort)
     if wanted not in ort.get_available_providers():
         raise RuntimeUnavailableError(
@@ -90,10 +93,19 @@ def make_session(
         raise RuntimeUnavailableError(f"provider {provider}: {' '.join(str(error).split())}") from error
     if session.get_providers()[0] != wanted:
         raise RuntimeUnavailableError(
-            f"provider {provider}: {wanted} could not be loaded (are CUDA, cuDNN and a GPU there?); "
+            f"provider {provider}: {wanted} could not be loaded ({missing or 'is a GPU there?'}); "
             f"onnxruntime fell back to {session.get_providers()[0]}"
         )
     return session
+
+
+@cache
+def _preload(ort: Any) -> str:
+    """Find the libraries that pip installs beside the runtime; returns the first that could not be loaded, or nothing."""
+    told = StringIO()
+    with redirect_stdout(told):  # where it prints one line a library, and some advice
+        ort.preload_dlls()
+    return next((line for line in told.getvalue().splitlines() if line.startswith("Failed")), "")
 
 
 def _take_what_is_asked_for(ort: Any) -> None:
