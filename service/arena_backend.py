@@ -5,6 +5,7 @@ For CUDA, where the states never leave the device; on the CPU provider it does t
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,10 +89,12 @@ class ArenaBackend:
 
         No other may use the device meanwhile: the runtime records in CUDA's global mode, in which both would fail.
         """
-        return [
-            lambda number=number, batch=batch: self._bucket(batch, 1).capture(number)  # type: ignore[misc]
-            for number, batch in enumerate(buckets(batch_chunks), 1)
-        ]
+        return [partial(self.record, batch) for batch in buckets(batch_chunks)]
+
+    def record(self, batch: int) -> None:
+        """Record the CUDA graph of runs of one step with so many members; see `captures`."""
+        bucket = self._bucket(batch, 1)
+        bucket.capture(bucket.batch.bit_length())
 
     def _bring_in(self, run: Run) -> Rows:
         """The rows to read, all of them in the arena.

@@ -277,6 +277,14 @@ def test_each_size_of_batch_has_a_graph_of_its_own_and_longer_runs_have_none(bac
     assert numbers == {(1, 1): "1", (2, 1): "2", (4, 1): "3", (8, 1): "4", (1, 2): "-1", (2, 4): "-1"}
 
 
+def test_one_size_of_batch_is_recorded_alone_under_the_number_that_it_has_among_all(
+    backend: ArenaBackend,
+) -> None:
+    backend.record(5)
+    ((size, bucket),) = backend._buckets.items()
+    assert (size, bucket._graph.get_run_config_entry("gpu_graph_id")) == ((8, 1), "4")
+
+
 def test_a_recorded_run_gives_what_the_run_gives(tmp_path: Path, provider: Provider) -> None:
     file = write_one_step(tmp_path / "model.onnx")
     captured, plain = (
