@@ -14,13 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from carousel.errors import CarouselError
 
 METADATA_KEY = "carousel.contract"
-FORMAT = 3
-_SINCE_2 = frozenset({"arena", "runs_on", "precision", "batch_dependent", "observed"})
+FORMAT = 4
+_SINCE_2 = frozenset({"runs_on", "precision", "batch_dependent", "observed"})
 """Keys that no document of format 1 has."""
 _SINCE_3 = frozenset({"primes"})
 """Keys that no document of format 1 or 2 has."""
 _PORT_SINCE_3 = frozenset({"axes", "feeds", "earlier_nodes"})
 """The same of its ports."""
+_SINCE_4 = frozenset({"arena"})
+"""Keys that no document of format 1, 2 or 3 has, as they are now."""
 
 DType = Literal["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
@@ -118,14 +120,18 @@ class Provenance(_Part):
 
 
 class Arena(_Part):
-    """The int64 inputs `[B]` that say which rows of the planes `[N, size]` a run reads and which it writes.
+    """Names of what says which rows of the planes `[N, size]` a run reads and writes, and what became of them.
 
     A run writes rows that it does not read, so that it can fail or be repeated; the caller then says which are current.
     No row is written twice in a run, and none is negative: the graph would take it from the end.
     """
 
     read_rows: Name
+    """An int64 input `[B]`."""
     write_rows: Name
+    """An int64 input `[B]`."""
+    finite: Name
+    """A float32 output `[B]`: 0 where all numbers of the row that was written are finite, NaN elsewhere."""
 
 
 class Observed(_Part):
@@ -139,7 +145,7 @@ class Observed(_Part):
 class Contract(_Part):
     """What a step graph promises. The service learns everything about a model from here."""
 
-    format: Literal[1, 2, 3] = 1
+    format: Literal[1, 2, 3, 4] = 1
     """The oldest that says everything: releases that read format 1 alone go on reading most models."""
     kind: Literal["step", "whole", "priming"] = "step"
     """Step: advances sessions. Whole: needs all of its input at once and has no state.
@@ -183,7 +189,7 @@ class Contract(_Part):
         names = [port.name for port in (*self.inputs, *self.outputs)]
         planes = (name for plane in self.planes for name in (plane.input, plane.output))
         names += filter(None, [self.lengths, *planes])
-        names += [] if self.arena is None else [self.arena.read_rows, self.arena.write_rows]
+        names += [] if self.arena is None else self.arena.model_dump().values()
         names += [] if self.observed is None else [self.observed.output]
         if len(set(names)) != len(names):
             raise ValueError(f"a name is used twice among {sorted(names)}")
@@ -208,7 +214,8 @@ class Contract(_Part):
         """What format 1 cannot say, each with the format that can, oldest first."""
         said = self.model_dump(exclude_defaults=True)
         ports = (*said["inputs"], *said["outputs"])
-        newer = [(3, key) for key in _SINCE_3 & said.keys()]
+        newer = [(4, key) for key in _SINCE_4 & said.keys()]
+        newer += [(3, key) for key in _SINCE_3 & said.keys()]
         newer += [(3, key) for port in ports for key in _PORT_SINCE_3 & port.keys()]
         newer += [(3, "kind")] if "kind" in said else []
         newer += [(3, "planes")] if len(self.planes) > 1 else []
@@ -253,8 +260,9 @@ class Contract(_Part):
 
     def to_json(self) -> str:
         """The document as it is stored in the ONNX file."""
-        newer = (_SINCE_2 if self.format < 2 else set()) | (_SINCE_3 if self.format < 3 else set())
-        document = self.model_dump(mode="json", exclude=set(newer))
+        since = {2: _SINCE_2, 3: _SINCE_3, 4: _SINCE_4}
+        newer = {key for first, keys in since.items() if self.format < first for key in keys}
+        document = self.model_dump(mode="json", exclude=newer)
         for port in (*document["inputs"], *document["outputs"]) if self.format < 3 else ():
             for key in _PORT_SINCE_3:
                 del port[key]

@@ -39,12 +39,17 @@ def graph_inputs(contract: Contract) -> dict[str, TensorType]:
 
 
 def graph_outputs(contract: Contract) -> dict[str, TensorType]:
-    """Ports `[*axes, *shape]`, then the next state of every plane that is written, then what is observed `[B, K]`."""
+    """Ports `[*axes, *shape]`, then the next state of every plane that is written, then what is observed `[B, K]`.
+
+    The arena form says of each row, at the end, whether it is finite, `[B]`.
+    """
     planes = {p.output: TensorType(p.dtype, (_rows(contract), p.size)) for p in contract.planes if p.output}
     outputs = {**_ports(contract, contract.outputs), **planes}
     if contract.observed is not None:
         shape = ("B", len(contract.observed.statistics))
         outputs[contract.observed.output] = TensorType("float32", shape)
+    if contract.arena is not None:
+        outputs[contract.arena.finite] = TensorType("float32", ("B",))
     return outputs
 
 

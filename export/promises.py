@@ -6,7 +6,7 @@ from carousel.contract import FORMAT, Arena, Observed
 from export.observe import OBSERVED
 from export.options import Options
 
-ARENA = Arena(read_rows="read_rows", write_rows="write_rows")
+ARENA = Arena(read_rows="read_rows", write_rows="write_rows", finite="finite")
 
 
 def written_so(options: Options, statistics: tuple[str, ...]) -> dict[str, Any]:

@@ -54,6 +54,10 @@ def join_row(draft: Draft, segments: tuple[Segment, ...], arena: Arena | None = 
     draft.float32_node("Concat", [next_of(segment.name) for segment in segments], rows, axis=1)
     if arena is None:
         return
-    draft.node("Unsqueeze", [arena.write_rows, draft.weight("row.column", np.array([1]))], ["write_rows_B1"])
+    column = draft.weight("row.column", np.array([1]))
+    # A number minus itself is 0 if it is finite, and else NaN.
+    draft.node("Sub", [rows, rows], ["nothing_BS"])
+    draft.node("ReduceSum", ["nothing_BS", column], [arena.finite], keepdims=0)
+    draft.node("Unsqueeze", [arena.write_rows, column], ["write_rows_B1"])
     # The only node that changes the arena, and after all that read it: the runtime may then do it in place.
     draft.node("ScatterND", [STATE, "write_rows_B1", rows], [STATE_OUT])

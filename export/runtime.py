@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from carousel.contract import Contract, Segment
+from carousel.contract import Arena, Contract, Segment
 from export.external import LARGEST_BYTES, apart, refer_to, weight_bytes
 from export.packing import packed, unpacked
 from model.tasks.step_model import StepModel
@@ -84,13 +84,27 @@ class OnnxStep:
         if self._arena is None:
             outputs, rows = self._run(feeds)
             return outputs, np.concatenate([rows, *planes[1:]], axis=1)
-        # The rows that are read come first and stay, those that are written after them.
-        batch = len(rows_BS)
-        read_rows = np.arange(batch)
-        feeds[self._planes[0]] = np.concatenate([rows_BS, np.zeros_like(rows_BS)])
-        feeds |= {self._arena.read_rows: read_rows, self._arena.write_rows: batch + read_rows}
-        outputs, arena = self._run(feeds)
-        return outputs, arena[batch:]
+        outputs, arena = self._run(feeds | self._in_an_arena(self._arena, rows_BS))
+        return outputs, arena[len(rows_BS) :]
+
+    def told_finite(
+        self, inputs_BT: Inputs, lengths_B: Lengths, rows_BS: Values
+    ) -> tuple[NDArray[np.bool_], Values]:
+        """Of each next row whether the graph calls it finite `[B]`, and the rows; of the arena form, one run."""
+        assert self._arena is not None
+        feeds = unpacked(self._ports[0], inputs_BT) | {self._lengths: lengths_B}
+        feeds |= self._in_an_arena(self._arena, rows_BS)
+        finite, arena = self._session.run([self._arena.finite, self._outputs[-1]], feeds)
+        return np.isfinite(finite), arena[len(rows_BS) :]
+
+    def _in_an_arena(self, arena: Arena, rows_BS: Values) -> dict[str, NDArray[Any]]:
+        """The rows that are read come first and stay, those that are written after them."""
+        read_rows = np.arange(len(rows_BS))
+        return {
+            self._planes[0]: np.concatenate([rows_BS, np.zeros_like(rows_BS)]),
+            arena.read_rows: read_rows,
+            arena.write_rows: len(rows_BS) + read_rows,
+        }
 
     def _run(self, feeds: dict[str, NDArray[Any]]) -> tuple[Values, Values]:
         *outputs, rows = self._session.run(self._outputs, feeds)

@@ -9,6 +9,7 @@ from carousel.contract import Contract
 from export.errors import ExportError
 from export.external import fetch_weights
 from export.file import ModelFile
+from export.finite import finiteness_checks
 from export.invariance import invariance_checks
 from export.metadata import contract_of
 from export.parity import parity_checks
@@ -39,7 +40,8 @@ def verify(model: onnx.ModelProto, contract: Contract, reference: StepModel) -> 
         return Verification(structure, ())
     run, rng = OnnxStep(model, contract), np.random.default_rng(_SEED)
     parity = parity_checks(run, reference, contract, rng)
-    return Verification((*structure, *parity), invariance_checks(run, contract, rng))
+    finite = finiteness_checks(run, contract, rng)
+    return Verification((*structure, *parity, *finite), invariance_checks(run, contract, rng))
 
 
 def verify_whole(model: onnx.ModelProto, contract: Contract, whole: Whole) -> Verification:
@@ -79,6 +81,7 @@ def verify_rounded(
     )
     checks = (
         *structure,
+        *finiteness_checks(run, contract, np.random.default_rng(_SEED)),
         metric_check(before, run, contract, tokens_N),
         _speed(run, before, contract, tokens_N),
     )
@@ -110,7 +113,9 @@ def verify_file(found: ModelFile) -> Verification:
     rng = np.random.default_rng(_SEED)
     try:
         if contract.kind == "step":
-            compared = invariance_checks(OnnxStep(model, contract), contract, rng)
+            run = OnnxStep(model, contract)
+            structure += finiteness_checks(run, contract, rng)
+            compared = invariance_checks(run, contract, rng)
         else:
             compared = whole_invariance(OnnxWhole(model, contract), contract, rng)
     except Exception as error:  # onnxruntime's exceptions have no common base but this

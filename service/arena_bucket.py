@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carousel.contract import Contract
+from carousel.graph import graph_outputs
 from carousel.wire.frames import NUMPY
 from service.arena_store import ArenaStore, allocate
 from service.backend import Run
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
 
 UNCAPTURED = "-1"
 """The number of a CUDA graph that says: run without one."""
+_ALIGNED = 256
+"""Bytes: where a kernel expects what it reads or writes to begin."""
 Array = NDArray[Any]
 
 
 class Bucket:
     """Buffers for runs of B members and T steps, and the binding of a session to them.
+
+    What goes to the device and comes back goes in few copies, each of which is a wait: one for each input of the
+    contract, one for the numbers of all rows, one for all that is answered.
 
     Members that only fill up read the initial row, take one step and write a scratch row each.
 
@@ -46,7 +52,7 @@ class Bucket:
     ) -> None:
         assert contract.arena is not None
         self.batch, self.steps = batch, steps
-        self._session, self._contract, self._store = session, contract, store
+        self._session, self._contract, self._store, self._arena = session, contract, store, contract.arena
         self._binding = session.io_binding()
         self._places = _places(session, store.device)
         self._host: dict[str, Array] = {}
@@ -56,17 +62,14 @@ class Bucket:
         for port in contract.inputs:
             self._bind_input(port.name, np.zeros((batch, steps, *port.shape), NUMPY[port.dtype]))
         self._bind_input(contract.lengths, np.ones(batch, np.int32))
-        self._bind_input(contract.arena.read_rows, np.full(batch, INITIAL_ROW))
-        self._bind_input(contract.arena.write_rows, store.scratch[:batch].copy())
+        self._rows = np.stack([np.full(batch, INITIAL_ROW), store.scratch[:batch]])
+        self._rows_there = self._bind_rows()
         plane = contract.planes[0]
         self._binding.bind_ortvalue_input(plane.input, store.arena)
         self._binding.bind_ortvalue_output(plane.output, store.arena)
-        for port in contract.outputs:
-            self._bind_output(port.name, (batch, steps, *port.shape), NUMPY[port.dtype])
-        if contract.observed is not None:
-            shape = (batch, len(contract.observed.statistics))
-            self._bind_output(contract.observed.output, shape, np.dtype(np.float32))
-        self._finiteness = store.finiteness(self._buffers[contract.arena.write_rows], batch)
+        self._answers: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
+        self._answers_there = self._bind_answers()
+        self._answered: Array = np.empty(0, np.uint8)
 
     def run(self, run: Run, read_rows: Rows) -> NDArray[np.bool_] | None:
         """Run a batch that fits.
@@ -78,28 +81,17 @@ class Bucket:
         Returns:
             `[B]`: whether the new states are finite; None: all are.
         """
-        arena = self._contract.arena
-        assert arena is not None
         for port, array in zip(self._contract.inputs, run.inputs, strict=True):
             self._fill(port.name, array)
         if self.steps > 1:  # else all of them are 1 for ever
             self._fill(self._contract.lengths, run.lengths, 1)
-        self._fill(arena.read_rows, read_rows, INITIAL_ROW)
-        self._fill(arena.write_rows, run.write_rows, self._store.scratch[len(read_rows) : self.batch])
-        self._session.run_with_iobinding(self._binding, self._graph)
-        return None if self._finiteness is None else self._finiteness.of_first(len(read_rows))
+        self._run(read_rows, run.write_rows)
+        finite: NDArray[np.bool_] = np.isfinite(self._answer(self._arena.finite)[: len(read_rows)])
+        return None if finite.all() else finite
 
     def idle(self) -> None:
         """Run with members that only fill up: whatever is read or written then belongs to no session."""
-        arena = self._contract.arena
-        assert arena is not None
-        self._host[arena.read_rows][:] = INITIAL_ROW
-        self._host[arena.write_rows][:] = self._store.scratch[: self.batch]
-        for name in (arena.read_rows, arena.write_rows):
-            self._buffers[name].update_inplace(self._host[name])
-        self._session.run_with_iobinding(self._binding, self._graph)
-        if self._finiteness is not None:
-            self._finiteness.of_first(self.batch)
+        self._run(np.empty(0, np.int64), np.empty(0, np.int64))
 
     def capture(self, number: int) -> None:
         """Record a CUDA graph, in the thread that will replay it: the runtime keeps them by thread.
@@ -114,10 +106,22 @@ class Bucket:
 
     def output(self, name: str, batch: int, steps: int | None = None) -> Array:
         """An output of the last run, `[batch, steps, ...]`, or `[batch, ...]` of one without steps; the caller's to keep."""
-        whole: Array = self._buffers[name].numpy()
+        whole = self._answer(name)
         part = whole[:batch] if steps is None else whole[:batch, :steps]
-        # On the CPU it is the buffer itself; and a part would keep the whole alive.
-        return part.copy() if self._store.device == "cpu" or part.size < whole.size else part
+        # On the CPU it is the buffer itself; and a part would keep all answers alive.
+        return part.copy() if self._store.device == "cpu" or 2 * part.nbytes < len(self._answered) else part
+
+    def _run(self, read_rows: Rows, write_rows: Rows) -> None:
+        count = len(read_rows)
+        self._rows[0, :count], self._rows[0, count:] = read_rows, INITIAL_ROW
+        self._rows[1, :count], self._rows[1, count:] = write_rows, self._store.scratch[count : self.batch]
+        self._rows_there.update_inplace(self._rows)
+        self._session.run_with_iobinding(self._binding, self._graph)
+        self._answered = self._answers_there.numpy()
+
+    def _answer(self, name: str) -> Array:
+        start, dtype, shape = self._answers[name]
+        return np.ndarray(shape, dtype, self._answered.data, start)
 
     def _bind_input(self, name: str, host: Array) -> None:
         buffer = allocate(host.shape, host.dtype, self._places[name])
@@ -125,11 +129,30 @@ class Bucket:
         self._host[name], self._buffers[name] = host, buffer
         self._binding.bind_ortvalue_input(name, buffer)
 
-    def _bind_output(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._buffers[name] = allocate(shape, dtype, self._places[name])
-        self._binding.bind_ortvalue_output(name, self._buffers[name])
+    def _bind_rows(self) -> "onnxruntime.OrtValue":
+        """Both lists of rows as one buffer."""
+        there = allocate(self._rows.shape, self._rows.dtype, self._store.device)
+        for k, name in enumerate((self._arena.read_rows, self._arena.write_rows)):
+            start = there.data_ptr() + k * self._rows[0].nbytes
+            self._binding.bind_input(name, self._store.device, 0, np.int64, (self.batch,), start)
+        return there
 
-    def _fill(self, name: str, array: Array, rest: Array | int | None = None) -> None:
+    def _bind_answers(self) -> "onnxruntime.OrtValue":
+        """All outputs but the arena as one buffer of bytes."""
+        sizes, size = {"B": self.batch, "T": self.steps}, 0
+        for name, tensor in graph_outputs(self._contract).items():
+            if name != self._contract.planes[0].output:
+                shape = tuple(one if isinstance(one, int) else sizes[one] for one in tensor.shape)
+                dtype = np.dtype(tensor.dtype)
+                self._answers[name] = size, dtype, shape
+                size += -(-int(np.prod(shape)) * dtype.itemsize // _ALIGNED) * _ALIGNED
+        there = allocate((size,), np.dtype(np.uint8), self._store.device)
+        for name, (start, dtype, shape) in self._answers.items():
+            address = there.data_ptr() + start
+            self._binding.bind_output(name, self._store.device, 0, dtype.type, shape, address)
+        return there
+
+    def _fill(self, name: str, array: Array, rest: int | None = None) -> None:
         """Copy what came into its buffer, and into the rest of the members what is given; else it is what it was."""
         host = self._host[name]
         if array.shape != host.shape:
@@ -141,14 +164,13 @@ class Bucket:
 
 
 def _places(session: "onnxruntime.InferenceSession", device: str) -> dict[str, str]:
-    """The memory that each input and output belongs to: some kernels of CUDA want the lengths on the host."""
-    ports = [*session.get_inputs(), *session.get_outputs()]
+    """The memory that each input belongs to: some kernels of CUDA want the lengths on the host."""
+    ports = session.get_inputs()
     if device == "cpu":
         return dict.fromkeys((port.name for port in ports), device)
-    memories = [*session.get_input_memory_infos(), *session.get_output_memory_infos()]
     return {
         port.name: device
         if memory.name.lower() == device  # of the host's, some are called CudaPinned and CUDA_CPU
         else "cpu"
-        for port, memory in zip(ports, memories, strict=True)
+        for port, memory in zip(ports, session.get_input_memory_infos(), strict=True)
     }

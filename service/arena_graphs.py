@@ -1,18 +1,15 @@
-"""The graphs that touch an arena `[N, S]` beside the model's own: copies of rows, and whether rows are finite.
+"""The graphs that touch an arena `[N, S]` beside the model's own: copies of rows.
 
 Written as bytes of onnx.proto (ONNX IR specification, version 10; operators of opset 20), since what serves goes
-without the `onnx` package. Each is a chain of nodes of one input and output more, so a few fields of it are enough.
+without the `onnx` package. Each is one node, so a few fields of it are enough.
 """
 
 from collections.abc import Sequence
-
-import numpy as np
 
 ARENA = "arena"
 ARENA_OUT = "arena_out"
 ROWS = "rows"
 STATES = "states"
-SUMS = "sums"
 
 _IR, _OPSET = 10, 20
 _ELEMENTS = {
@@ -26,14 +23,12 @@ _ELEMENTS = {
     "bool": 9,
 }
 """TensorProto.DataType"""
-_INT = 2
-"""AttributeProto.AttributeType.INT"""
 
 
 def gather_graph(dtype: str, size: int) -> bytes:
     """`states [n, S]`: the rows `[n]` int64 of the arena."""
     return _model(
-        [_node("Gather", [ARENA, ROWS], STATES)],
+        _node("Gather", [ARENA, ROWS], STATES),
         [_value(ARENA, dtype, "N", size), _value(ROWS, "int64", "n")],
         _value(STATES, dtype, "n", size),
     )
@@ -42,42 +37,16 @@ def gather_graph(dtype: str, size: int) -> bytes:
 def scatter_graph(dtype: str, size: int) -> bytes:
     """`arena_out [N, S]`: the arena with `states [n, S]` in the rows `[n, 1]` int64. In place, if bound to one buffer."""
     return _model(
-        [_node("ScatterND", [ARENA, ROWS, STATES], ARENA_OUT)],
+        _node("ScatterND", [ARENA, ROWS, STATES], ARENA_OUT),
         [_value(ARENA, dtype, "N", size), _value(ROWS, "int64", "n", 1), _value(STATES, dtype, "n", size)],
         _value(ARENA_OUT, dtype, "N", size),
     )
 
 
-def check_graph(dtype: str, size: int) -> bytes:
-    """`sums [n]`: 0 for each of the rows `[n]` int64 whose numbers are finite, NaN for the others.
-
-    A number minus itself is 0 if it is finite and else NaN; what leaves the device is a number a row and not the row.
-    """
-    axis = _field(1, 1) + _field(2, _ELEMENTS["int64"]) + _field(8, "axis") + _field(9, np.int64(1).tobytes())
-    keepdims = _field(1, "keepdims") + _field(3, 0) + _field(20, _INT)
-    return _model(
-        [
-            _node("Gather", [ARENA, ROWS], STATES),
-            _node("Sub", [STATES, STATES], "nothing"),
-            _node("ReduceSum", ["nothing", "axis"], SUMS) + _field(5, keepdims),
-        ],
-        [_value(ARENA, dtype, "N", size), _value(ROWS, "int64", "n")],
-        _value(SUMS, dtype, "n"),
-        axis,
-    )
-
-
-def _model(nodes: Sequence[bytes], inputs: Sequence[bytes], output: bytes, *weights: bytes) -> bytes:
+def _model(node: bytes, inputs: Sequence[bytes], output: bytes) -> bytes:
     """ModelProto: ir_version 1, graph 7, opset_import 8."""
-    graph = b"".join(
-        [
-            *(_field(1, node) for node in nodes),
-            _field(2, "rows"),
-            *(_field(5, weight) for weight in weights),
-            *(_field(11, value) for value in inputs),
-            _field(12, output),
-        ]
-    )
+    values = b"".join(_field(11, value) for value in inputs)
+    graph = _field(1, node) + _field(2, "rows") + values + _field(12, output)
     return _field(1, _IR) + _field(7, graph) + _field(8, _field(2, _OPSET))
 
 

@@ -10,16 +10,7 @@ from numpy.typing import NDArray
 
 from carousel.contract import Contract
 from carousel.wire.frames import NUMPY
-from service.arena_graphs import (
-    ARENA,
-    ARENA_OUT,
-    ROWS,
-    STATES,
-    SUMS,
-    check_graph,
-    gather_graph,
-    scatter_graph,
-)
+from service.arena_graphs import ARENA, ARENA_OUT, ROWS, STATES, gather_graph, scatter_graph
 from service.rows import INITIAL_ROW, RowAllocator, Rows
 from service.runtime import Provider, load_runtime, make_session
 
@@ -62,11 +53,6 @@ class ArenaStore:
         self.arena = allocate((rows + scratch, plane.size), self._dtype, self.device)
         self._gather = make_session(gather_graph(plane.dtype, plane.size), provider, 1)
         self._scatter = make_session(scatter_graph(plane.dtype, plane.size), provider, 1)
-        self._check = (
-            make_session(check_graph(plane.dtype, plane.size), provider, 1)
-            if self._dtype.kind == "f"
-            else None
-        )
         self._item = np.dtype((np.void, self._dtype.itemsize * plane.size))
         self._spilled: NDArray[Any] | None = None if spill_file is None else spill_file.open(self._item)
         # Only this row is read before it is written: by sessions that have made no step, and to fill up batches.
@@ -98,18 +84,6 @@ class ArenaStore:
         self.spill_file.reserve(places)
         self._spilled[places] = self._items(self._copy_of(rows))
 
-    def finiteness(self, rows: "onnxruntime.OrtValue", count: int) -> "Finiteness | None":
-        """A check of rows of the arena, to be asked again and again; None: they are whole numbers.
-
-        Args:
-            rows: `[count]` int64, on the device or the host; read at each check.
-            count: How many.
-        """
-        if self._check is None:
-            return None
-        sums = allocate((count,), self._dtype, self.device)
-        return Finiteness(self._check, self.arena, rows, sums)
-
     def _copy_of(self, rows: Rows) -> NDArray[Any]:
         binding = self._gather.io_binding()
         binding.bind_ortvalue_input(ARENA, self.arena)
@@ -122,33 +96,6 @@ class ArenaStore:
     def _items(self, states: NDArray[Any]) -> NDArray[Any]:
         """States `[n, S]` as `[n]` items of bytes, as the spill file has them."""
         return states.view(self._item).reshape(-1)
-
-
-class Finiteness:
-    """Whether rows of an arena are finite: they are looked at on the device, and a number a row comes back."""
-
-    def __init__(
-        self,
-        session: "onnxruntime.InferenceSession",
-        arena: "onnxruntime.OrtValue",
-        rows: "onnxruntime.OrtValue",
-        sums: "onnxruntime.OrtValue",
-    ) -> None:
-        self._session = session
-        self._rows, self._sums = rows, sums
-        self._is_copied = rows.device_name() != sums.device_name()
-        self._binding = session.io_binding()
-        self._binding.bind_ortvalue_input(ARENA, arena)
-        self._binding.bind_ortvalue_input(ROWS, rows)
-        self._binding.bind_ortvalue_output(SUMS, sums)
-
-    def of_first(self, count: int) -> NDArray[np.bool_] | None:
-        """Of the first `count` rows, `[count]`; None: all are."""
-        if self._is_copied:  # to the device, when they are bound
-            self._binding.bind_ortvalue_input(ROWS, self._rows)
-        self._session.run_with_iobinding(self._binding)
-        finite: NDArray[np.bool_] = np.isfinite(self._sums.numpy()[:count])
-        return None if finite.all() else finite
 
 
 def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], device: str) -> "onnxruntime.OrtValue":

@@ -30,7 +30,7 @@ def _contract() -> Contract:
     segments = (Segment(name="layer0.hidden", start=0, size=SIZE),)
     layout = layout_hash("one step", inputs, outputs, planes, segments)
     return Contract(
-        format=2,
+        format=4,
         form="arena",
         task="none",
         recurrence="one step",
@@ -42,7 +42,7 @@ def _contract() -> Contract:
         max_steps=1,
         invariant=False,
         signature=Signature(layout=layout, lineage="none"),
-        arena=Arena(read_rows="read_rows", write_rows="write_rows"),
+        arena=Arena(read_rows="read_rows", write_rows="write_rows", finite="finite"),
         runs_on="cuda",
     )
 
@@ -58,6 +58,8 @@ def _model() -> onnx.ModelProto:
             helper.make_node("Add", ["xw", "hu"], ["sum"]),
             helper.make_node("Tanh", ["sum"], ["next"]),
             helper.make_node("MatMul", ["next", "v"], ["y"]),
+            helper.make_node("Sub", ["next", "next"], ["nothing"]),
+            helper.make_node("ReduceSum", ["nothing", "axis"], ["finite"], keepdims=0),
             helper.make_node("Unsqueeze", ["write_rows", "axis"], ["rows"]),
             helper.make_node("ScatterND", ["state", "rows", "next"], ["state_out"]),
         ],
@@ -69,7 +71,7 @@ def _model() -> onnx.ModelProto:
             value("read_rows", whole, ["B"]),
             value("write_rows", whole, ["B"]),
         ],
-        [value("y", real, ["B", 1]), value("state_out", real, ["N", SIZE])],
+        [value("y", real, ["B", 1]), value("state_out", real, ["N", SIZE]), value("finite", real, ["B"])],
         [
             numpy_helper.from_array(np.array([1]), "axis"),
             *(numpy_helper.from_array(array, name) for name, array in WEIGHTS.items()),

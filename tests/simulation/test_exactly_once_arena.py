@@ -25,8 +25,9 @@ from tests.simulation.twin import POISON
 HISTORIES = 60
 SCRATCH = 8
 """The largest batch of a history."""
+ARENA = Arena(read_rows="read_rows", write_rows="write_rows", finite="finite")
 CONTRACT = contract().model_copy(
-    update={"format": 2, "form": "arena", "arena": Arena(read_rows="read_rows", write_rows="write_rows")}
+    update={"format": 4, "form": "arena", "arena": ARENA}
 )
 
 
@@ -123,6 +124,8 @@ def fake_graph(factor: int) -> onnx.ModelProto:
             ),
             helper.make_node("Transpose", ["y_TB"], ["y"], perm=[1, 0]),
             helper.make_node("Unsqueeze", ["next_B", "second"], ["next_B1"]),
+            helper.make_node("Sub", ["next_B1", "next_B1"], ["nothing_B1"]),
+            helper.make_node("Squeeze", ["nothing_B1", "second"], ["finite"]),
             helper.make_node("Unsqueeze", ["write_rows", "second"], ["write_B1"]),
             helper.make_node("ScatterND", ["state", "write_B1", "next_B1"], ["state_out"]),
         ],
@@ -137,6 +140,7 @@ def fake_graph(factor: int) -> onnx.ModelProto:
         [
             helper.make_tensor_value_info("y", real, ["B", "T"]),
             helper.make_tensor_value_info("state_out", real, ["N", 1]),
+            helper.make_tensor_value_info("finite", real, ["B"]),
         ],
         [
             helper.make_tensor(

@@ -22,13 +22,17 @@ def test_what_format_1_can_say_is_written_in_format_1() -> None:
     assert document.keys().isdisjoint({"arena", "runs_on", "precision", "batch_dependent", "observed"})
 
 
-ARENA = {"form": "arena", "arena": Arena(read_rows="read_rows", write_rows="write_rows")}
+ARENA = {"form": "arena", "arena": Arena(read_rows="read_rows", write_rows="write_rows", finite="finite")}
 OBSERVED = Observed(output="observed", statistics=("layer0.forget.mean", "layer0.cell.norm"))
 
 
-def test_what_it_cannot_say_is_written_in_format_2_and_survives() -> None:
-    newer = contract().model_copy(update={"format": 2, "runs_on": "cuda", "observed": OBSERVED, **ARENA})
-    assert Contract.from_json(newer.to_json()) == newer
+def test_what_it_cannot_say_is_written_in_a_newer_format_and_survives() -> None:
+    for number, said in ((2, {}), (4, ARENA)):
+        newer = contract().model_copy(
+            update={"format": number, "runs_on": "cuda", "observed": OBSERVED, **said}
+        )
+        assert Contract.from_json(newer.to_json()) == newer
+        assert newer.in_oldest_format() == newer
 
 
 def test_the_arena_form_takes_all_rows_and_says_which() -> None:
@@ -37,6 +41,7 @@ def test_the_arena_form_takes_all_rows_and_says_which() -> None:
     assert inputs["state"] == TensorType("float32", ("N", 1))
     assert inputs["read_rows"] == inputs["write_rows"] == TensorType("int64", ("B",))
     assert outputs["state_out"] == TensorType("float32", ("N", 1))
+    assert outputs["finite"] == TensorType("float32", ("B",))
     assert arena.layout_hash() == contract().layout_hash()  # the same rows, elsewhere
 
 
@@ -57,7 +62,7 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> str:
         ("{", "not a JSON object"),
         ("[]", "not a JSON object"),
         ("7", "not a JSON object"),
-        (changed(lambda d: d.update(format=4)), "has format 4, this release reads format 1 to 3"),
+        (changed(lambda d: d.update(format=5)), "has format 5, this release reads format 1 to 4"),
         (changed(lambda d: d.update(runs_on="cuda")), "runs_on needs format 2"),
         (changed(lambda d: d.update(format=2, form="arena")), "form arena without an arena"),
         (changed(lambda d: d.pop("format")), "has format None"),

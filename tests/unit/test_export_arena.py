@@ -4,17 +4,21 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from carousel.contract import Contract
 from cli.main import main
 from export.characters import characters_model
 from export.cuda import fallbacks
 from export.door import export_checkpoint
+from export.draft import IR_VERSION, OPSET, Draft
 from export.file import read_model
 from export.options import Options
+from export.promises import ARENA
+from export.row import join_row, lay_out, next_of, split_row
 from export.runtime import OnnxStep
 from export.walk import nodes_of
 from tests.models import SYMBOLS, tiny_checkpoint
@@ -97,6 +101,35 @@ def test_a_run_that_fails_leaves_every_row_as_it_was(file: Path) -> None:
     assert arena.values.tobytes() == before.tobytes()
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_every_number_of_a_row_that_is_written_is_looked_at(number: float) -> None:
+    """By the nodes that say so, after a step that changes nothing: a real one may make a number finite again."""
+    draft, segments = Draft(), lay_out({"hidden": 3, "cell": 2})
+    split_row(draft, segments, ARENA)
+    for segment in segments:
+        draft.node("Identity", [segment.name], [next_of(segment.name)])
+    join_row(draft, segments, ARENA)
+    run = onnxruntime.InferenceSession(
+        closed(draft, 5).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    states = np.full((6, 5), np.finfo(np.float32).max, np.float32)
+    np.fill_diagonal(states, number)
+    rows = np.arange(6)
+    (finite,) = run.run(["finite"], {"state": states, "read_rows": rows, "write_rows": rows})
+    assert np.isfinite(finite).tolist() == [False] * 5 + [True]
+
+
+def closed(draft: Draft, size: int) -> onnx.ModelProto:
+    """The rows of an arena go in and come out."""
+    arena = helper.make_tensor_value_info("state", TensorProto.FLOAT, ["N", size])
+    rows = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["B"]) for name in ("read_rows", "write_rows")
+    ]
+    finite = helper.make_tensor_value_info("finite", TensorProto.FLOAT, ["B"])
+    graph = helper.make_graph(draft._nodes, "rows", [arena, *rows], [finite], list(draft._weights.values()))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
 def test_time_does_not_grow_with_the_arena(file: Path) -> None:
     small, large = Arena(file, 1 << 8), Arena(file, 1 << 23)
     assert large.values.nbytes == 1 << 30
@@ -163,7 +196,19 @@ def test_the_contract_says_so_and_the_model_verifies_by_itself(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contract: Contract = read_model(file).contract
-    assert (contract.form, contract.runs_on, contract.format) == ("arena", "cuda", 3)
+    assert (contract.form, contract.runs_on, contract.format) == ("arena", "cuda", 4)
 
     assert main(["verify", str(file)]) == 0
     assert "operators that CUDA would leave to the CPU" in capsys.readouterr().out
+
+
+def test_a_graph_that_looks_at_part_of_a_row_alone_does_not_verify(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(file)
+    (looking,) = [node for node in model.graph.node if node.op_type == "Sub" and "nothing" in node.output[0]]
+    looking.input[:] = [next_of("layer0.hidden")] * 2
+    onnx.save(model, tmp_path / "model.onnx")
+
+    assert main(["verify", str(tmp_path / "model.onnx")]) == 1
+    assert "rows it calls finite or not, wrongly: " in capsys.readouterr().err
