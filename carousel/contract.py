@@ -15,14 +15,10 @@ from carousel.errors import CarouselError
 
 METADATA_KEY = "carousel.contract"
 FORMAT = 4
-_SINCE_2 = frozenset({"runs_on", "precision", "batch_dependent", "observed"})
-"""Keys that no document of format 1 has."""
-_SINCE_3 = frozenset({"primes"})
-"""Keys that no document of format 1 or 2 has."""
+_SINCE = {"runs_on": 2, "precision": 2, "batch_dependent": 2, "observed": 2, "primes": 3, "arena": 4}
+"""Keys that no document of an older format has; `arena` as it is now."""
 _PORT_SINCE_3 = frozenset({"axes", "feeds", "earlier_nodes"})
-"""The same of its ports."""
-_SINCE_4 = frozenset({"arena"})
-"""Keys that no document of format 1, 2 or 3 has, as they are now."""
+"""Keys that no port has in a document of an older format."""
 
 DType = Literal["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
@@ -214,12 +210,10 @@ class Contract(_Part):
         """What format 1 cannot say, each with the format that can, oldest first."""
         said = self.model_dump(exclude_defaults=True)
         ports = (*said["inputs"], *said["outputs"])
-        newer = [(4, key) for key in _SINCE_4 & said.keys()]
-        newer += [(3, key) for key in _SINCE_3 & said.keys()]
+        newer = [(since, key) for key, since in _SINCE.items() if key in said]
         newer += [(3, key) for port in ports for key in _PORT_SINCE_3 & port.keys()]
         newer += [(3, "kind")] if "kind" in said else []
         newer += [(3, "planes")] if len(self.planes) > 1 else []
-        newer += [(2, key) for key in _SINCE_2 & said.keys()]
         return sorted(newer)
 
     def _check_planes(self) -> None:
@@ -260,8 +254,7 @@ class Contract(_Part):
 
     def to_json(self) -> str:
         """The document as it is stored in the ONNX file."""
-        since = {2: _SINCE_2, 3: _SINCE_3, 4: _SINCE_4}
-        newer = {key for first, keys in since.items() if self.format < first for key in keys}
+        newer = {key for key, since in _SINCE.items() if self.format < since}
         document = self.model_dump(mode="json", exclude=newer)
         for port in (*document["inputs"], *document["outputs"]) if self.format < 3 else ():
             for key in _PORT_SINCE_3:
