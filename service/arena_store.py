@@ -107,4 +107,4 @@ def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], device: str) -> "onnx
     try:
         return load_runtime().OrtValue.ortvalue_from_shape_and_type(shape, dtype.type, device, 0)
     except RuntimeError as error:  # all that the runtime says of a full device
-        raise MemoryError(str(error)) from error
+        raise MemoryError(" ".join(str(error).split())) from error
