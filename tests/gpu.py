@@ -1,5 +1,10 @@
 """Where a GPU is, tests of the arena run on it, too; elsewhere they are skipped and say why."""
 
+import ctypes
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from service.arena_graphs import gather_graph
@@ -16,7 +21,37 @@ def why_not() -> str:
 
 
 _WHY_NOT = why_not()
-CUDA = pytest.param(
-    "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(bool(_WHY_NOT), reason=f"no GPU: {_WHY_NOT}")]
-)
+ON_CUDA = [pytest.mark.gpu, pytest.mark.skipif(bool(_WHY_NOT), reason=f"no GPU: {_WHY_NOT}")]
+CUDA = pytest.param("cuda", marks=ON_CUDA)
 PROVIDERS = ["cpu", CUDA]
+
+
+def _device_count() -> "ctypes._NamedFuncPointer | None":
+    """How often the device of the tests (tests/cuda) has done something; a real one does not tell."""
+    try:
+        found = ctypes.CDLL("libcudart.so.13").device_count
+    except (OSError, AttributeError):
+        return None
+    found.restype = ctypes.c_long
+    return found
+
+
+_COUNT = _device_count()
+COUNTED = pytest.mark.skipif(_COUNT is None, reason="only the device of tests/cuda counts what it does")
+TO_DEVICE, TO_HOST = "copies to the device", "copies to the host"
+ON_DEVICE, ON_HOST = "copies on the device", "copies on the host"
+REPLAYS, SPOILS = "replays", "calls that spoil a recording"
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """What the device of the tests does meanwhile, by name; nothing on another device."""
+    names = (TO_DEVICE, TO_HOST, ON_DEVICE, ON_HOST, REPLAYS, SPOILS)
+    counts = Counter[str]()
+    before = {name: _now(name) for name in names}
+    yield counts
+    counts.update({name: _now(name) - before[name] for name in names})
+
+
+def _now(name: str) -> int:
+    return 0 if _COUNT is None else int(_COUNT(name.encode()))

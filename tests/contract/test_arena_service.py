@@ -1,4 +1,7 @@
-"""The service over models of the arena form, on the CPU provider: all that it promises over those of the rows form."""
+"""The service over models of the arena form: all that it promises over those of the rows form.
+
+On the CPU provider, where the answers are those of the rows form bit for bit, and on CUDA where a GPU is.
+"""
 
 import asyncio
 import shutil
@@ -17,13 +20,16 @@ from carousel.client import AsyncClient
 from carousel.wire import carousel_pb2 as pb
 from cli.main import main
 from export import parity
+from export.characters import characters_model
+from export.options import Options
 from service.arena_backend import ArenaBackend
 from service.arena_bucket import Bucket
 from service.opening import open_model
 from service.placement import PlacementError, check_form, check_nodes, operators_of
 from service.repository import ModelError
-from service.runtime import CudaOptions, cuda_settings
+from service.runtime import CudaOptions, Provider, cuda_settings
 from service.settings import Settings, SettingsError
+from tests.gpu import CUDA, PROVIDERS, SPOILS, counted
 from tests.models import SYMBOLS, tiny_characters, tiny_checkpoint
 from tests.one_step_model import WEIGHTS, write_one_step
 from tests.ports_model import serving
@@ -31,6 +37,7 @@ from tests.wire import V, open_session, tokens
 
 TOLERANCE = 1e-5
 """As in tests/parity/test_through_grpc.py."""
+RECORDED = {"provider": "cuda", "cuda_graphs": True}
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +46,22 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     for version, seed, target in ((1, 0, "cuda"), (2, 1, "cuda"), (3, 0, "cpu")):
         tiny_characters(folder, hidden=16, layers=2, seed=seed, version=version, target=target)
+    export_one_step(folder, version=4)
+    return folder
+
+
+def export_one_step(folder: Path, version: int, seed: int = 0) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "CARRIED_STEPS", 100)
-        tiny_characters(folder, hidden=16, layers=2, version=4, target="cuda", single_step=True)
+        settings = {"hidden": 16, "layers": 2, "target": "cuda", "single_step": True}
+        tiny_characters(folder, seed=seed, version=version, **settings)
+
+
+@pytest.fixture(scope="module")
+def trained_on(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version 5 of the same model: of one step, with other weights."""
+    folder = tmp_path_factory.mktemp("trained_on")
+    export_one_step(folder, version=5, seed=1)
     return folder
 
 
@@ -52,9 +72,14 @@ def models(exported: Path, tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+@pytest.fixture(params=PROVIDERS)
+def provider(request: pytest.FixtureRequest) -> Provider:
+    return request.param
+
+
 @pytest.fixture
-async def served(models: Path) -> AsyncIterator[SimpleNamespace]:
-    async with serving(models, max_batch=6, run_steps=4) as (server, stub):
+async def served(models: Path, provider: Provider) -> AsyncIterator[SimpleNamespace]:
+    async with serving(models, max_batch=6, run_steps=4, provider=provider) as (server, stub):
         yield SimpleNamespace(server=server, stub=stub, models=models)
 
 
@@ -70,6 +95,13 @@ async def step(stub: Any, session: str, first: int, *values: int) -> np.ndarray:
     request = pb.StepRequest(session=session, first_index=first, length=len(values), inputs=tokens(*values))
     answer = await stub.Step(request)
     return np.frombuffer(answer.outputs[0].data, "<f4").reshape(-1, V)
+
+
+def same(given: np.ndarray, expected: np.ndarray, provider: Provider) -> None:
+    """CUDA sums in another order than the CPU."""
+    if provider == "cpu":
+        assert given.tobytes() == expected.tobytes()
+    np.testing.assert_allclose(given, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def random_tokens(seed: int, length: int) -> np.ndarray:
@@ -101,8 +133,8 @@ async def drive(server: Any, version: str, seed: int) -> list[np.ndarray]:
     return logits
 
 
-async def test_answers_are_bit_for_bit_those_of_the_rows_form_with_and_without_rows_on_the_disk(
-    exported: Path, tmp_path: Path
+async def test_answers_are_those_of_the_rows_form_with_and_without_rows_on_the_disk(
+    exported: Path, tmp_path: Path, provider: Provider
 ) -> None:
     answered = {}
     for name, version, settings in (
@@ -111,7 +143,11 @@ async def test_answers_are_bit_for_bit_those_of_the_rows_form_with_and_without_r
         ("spilling", "1", {"resident_sessions": 4, "state_dir": tmp_path / "state"}),
     ):
         copy_version(exported, tmp_path / name, version)
-        async with serving(tmp_path / name, max_batch=6, run_steps=4, **settings) as (server, _):
+        where = "cpu" if name == "rows" else provider
+        async with serving(tmp_path / name, max_batch=6, run_steps=4, provider=where, **settings) as (
+            server,
+            _,
+        ):
             answered[name] = await drive(server, version, 3)
             is_arena = isinstance(server.engine.served[0].backend, ArenaBackend)
             assert is_arena == (name != "rows")
@@ -119,11 +155,11 @@ async def test_answers_are_bit_for_bit_those_of_the_rows_form_with_and_without_r
             assert (spilled > 20) == (name == "spilling")
     for name in ("arena", "spilling"):
         for mine, expected in zip(answered[name], answered["rows"], strict=True):
-            np.testing.assert_array_equal(mine, expected)
+            same(mine, expected, provider)
 
 
 async def test_chunks_of_several_steps_are_as_many_runs_of_a_graph_of_one_step(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Path, tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: set[tuple[int, ...]] = set()
     run = Bucket.run
@@ -134,9 +170,9 @@ async def test_chunks_of_several_steps_are_as_many_runs_of_a_graph_of_one_step(
 
     monkeypatch.setattr(Bucket, "run", noted)
     answered = []
-    for version in ("4", "3"):
+    for version, where in (("4", provider), ("3", "cpu")):
         copy_version(exported, tmp_path / version, version)
-        async with serving(tmp_path / version, max_batch=6, run_steps=4) as (server, _):
+        async with serving(tmp_path / version, max_batch=6, run_steps=4, provider=where) as (server, _):
             answered.append(await drive(server, version, 5))
     assert shapes == {(1,)}
     assert max(len(logits) for logits in answered[0]) == 8
@@ -174,8 +210,10 @@ async def test_a_run_that_fails_after_it_has_written_changes_no_session(served, 
     assert answer.tobytes() == expected.tobytes()
 
 
-async def test_forks_snapshots_and_a_restart_take_the_states_along(models: Path, tmp_path: Path) -> None:
-    state = {"state_dir": tmp_path / "state", "max_batch": 4}
+async def test_forks_snapshots_and_a_restart_take_the_states_along(
+    models: Path, tmp_path: Path, provider: Provider
+) -> None:
+    state = {"state_dir": tmp_path / "state", "max_batch": 4, "provider": provider}
     async with serving(models, **state) as (_, stub):
         session = await open_session(stub)
         await step(stub, session, 0, *range(3, 12))
@@ -227,6 +265,7 @@ async def test_a_version_of_one_step_takes_over_from_one_of_many(
     assert len({model.rows for model in served.server.engine.models}) == 1
 
 
+@pytest.mark.parametrize("provider", ["cpu"], indirect=True)
 async def test_a_version_of_the_other_form_has_rows_of_its_own_and_leaves_the_sessions_where_they_are(
     served, exported: Path, models: Path
 ) -> None:
@@ -240,6 +279,20 @@ async def test_a_version_of_the_other_form_has_rows_of_its_own_and_leaves_the_se
     answers = [await step(served.stub, one, 2, 5) for one in (session, newer)]
     assert answers[0].tobytes() == answers[1].tobytes()
     assert [model.contract.form for model in served.server.engine.models] == ["rows", "arena"]
+
+
+@pytest.mark.parametrize("provider", [CUDA], indirect=True)
+async def test_a_version_of_the_other_form_is_refused_on_cuda_and_all_is_as_it_was(
+    served, exported: Path, models: Path
+) -> None:
+    session, twin = await open_session(served.stub), await open_session(served.stub)
+    for one in (session, twin):
+        await step(served.stub, one, 0, 3, 4)
+    expected = await step(served.stub, twin, 2, 5)
+    copy_version(exported, models, "3")
+    with pytest.raises(grpc.aio.AioRpcError, match="got rows; export it with `carousel export --for cuda`"):
+        await served.stub.LoadModel(pb.LoadModelRequest(name="tiny"))
+    assert (await step(served.stub, session, 2, 5)).tobytes() == expected.tobytes()
 
 
 def test_cuda_takes_no_model_of_the_rows_form_and_says_how_to_export_one(exported: Path) -> None:
@@ -315,3 +368,112 @@ async def test_a_model_that_cannot_be_recorded_after_all_is_refused_in_one_line(
     with pytest.raises(ModelError, match=r"model.onnx: it cannot be run: CUDA failure 900"):
         async with serving(tmp_path):
             pass
+
+
+@pytest.mark.parametrize("provider", [CUDA], indirect=True)
+async def test_recorded_runs_answer_what_the_rows_form_answers(
+    exported: Path, tmp_path: Path, provider: Provider
+) -> None:
+    answered = []
+    for version, settings in (("3", {}), ("4", {"provider": provider}), ("4", RECORDED)):
+        models = tmp_path / str(len(answered))
+        copy_version(exported, models, version)
+        async with serving(models, max_batch=6, run_steps=4, **settings) as (server, _):
+            answered.append(await drive(server, version, 7))
+    plain, unrecorded, recorded = answered
+    for one, other, expected in zip(recorded, unrecorded, plain, strict=True):
+        np.testing.assert_allclose(one, expected, rtol=TOLERANCE, atol=TOLERANCE)
+        np.testing.assert_allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("provider", [CUDA], indirect=True)
+async def test_versions_are_recorded_between_the_runs_of_others_and_take_over(
+    exported: Path, trained_on: Path, tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of another name, then a version with other weights: every answer is of one version or the other."""
+    asked: list[str] = []
+    capture = Bucket.capture
+
+    def noted(bucket: Bucket, number: int) -> None:
+        asked.append(threading.current_thread().name)
+        capture(bucket, number)
+
+    monkeypatch.setattr(Bucket, "capture", noted)
+    copy_version(exported, tmp_path, "4")
+    with counted() as counts:
+        async with serving(tmp_path, max_batch=6, **RECORDED) as (server, stub), client_of(server) as client:
+            at_start = len(asked)
+            stepping = asyncio.create_task(steps_until(client, event := asyncio.Event()))
+            await asyncio.sleep(0.1)
+            shutil.copytree(trained_on / "tiny" / "5", tmp_path / "other" / "1")
+            await stub.LoadModel(pb.LoadModelRequest(name="other"))
+            copy_version(trained_on, tmp_path, "5")
+            loaded = await stub.LoadModel(pb.LoadModelRequest(name="tiny"))
+            assert loaded.took_over
+            await asyncio.sleep(0.1)
+            event.set()
+            sent, answered = await stepping
+    assert at_start == 4
+    assert asked == ["dispatcher"] * 12
+    assert counts[SPOILS] == 0
+    held = in_turn(sent, np.concatenate(answered))
+    assert 0 < held < len(sent)
+
+
+async def steps_until(client: AsyncClient, end: asyncio.Event) -> tuple[np.ndarray, list[np.ndarray]]:
+    """One session, stepped until told; its tokens and the answers."""
+    session, rng = await client.open("tiny"), np.random.default_rng(0)
+    sent: list[np.ndarray] = []
+    answered: list[np.ndarray] = []
+    while not end.is_set():
+        sent.append(rng.integers(0, len(SYMBOLS), 3))
+        answered.append((await session.step(sent[-1]))["logits"])
+    return np.concatenate(sent), answered
+
+
+def in_turn(sent: np.ndarray, answers: np.ndarray) -> int:
+    """After how many steps the second weights took over from the first; answers that neither explains are an error."""
+    models = [tiny_checkpoint(hidden=16, layers=2, seed=seed).model for seed in (0, 1)]
+    state, version = models[0].stack.initial_state(1), 0
+    changed = 0
+    for k, (token, answer) in enumerate(zip(sent, answers, strict=True)):
+        with torch.no_grad():
+            both = [model(torch.tensor([[token]]), state) for model in models[version:]]
+        fits = [np.abs(logits[0, 0].numpy() - answer).max() < 1e-4 for logits, _ in both]
+        assert any(fits), f"step {k}"
+        if not fits[0]:
+            version, changed = 1, k
+        state = both[fits.index(True)][1]
+    return changed
+
+
+@pytest.mark.parametrize("provider", [CUDA], indirect=True)
+@pytest.mark.parametrize(("cell", "operator"), [("lstm", "LSTM"), ("highway-time", "Scan")])
+async def test_what_cannot_be_recorded_is_refused_before_the_start(
+    cell: str, operator: str, tmp_path: Path, provider: Provider
+) -> None:
+    tiny_characters(tmp_path, hidden=8, target="cuda", cell=cell)
+    with pytest.raises(
+        ModelError, match=rf"--cuda-graphs: {operator} cannot be recorded.*--single-step"
+    ) as told:
+        async with serving(tmp_path, **RECORDED):
+            pass
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("provider", [CUDA], indirect=True)
+async def test_more_sessions_than_the_device_has_room_for_are_refused_in_one_line(
+    models: Path, tmp_path: Path, provider: Provider
+) -> None:
+    """512 GiB of rows."""
+    file = tmp_path / "wide" / "model" / "1" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    graph = characters_model(tiny_checkpoint(hidden=512), Options(target="cuda"))
+    file.write_bytes(graph.SerializeToString())
+    wide = {"provider": provider, "max_sessions": 1 << 26, "max_batch": 4}
+    with pytest.raises(ModelError, match=r"no room for .* rows .*--max-sessions") as told:
+        async with serving(tmp_path / "wide", **wide):
+            pass
+    assert "\n" not in str(told.value)
+    async with serving(models, provider=provider, max_batch=4) as (_, stub):
+        await step(stub, await open_session(stub), 0, 3, 4)

@@ -1,15 +1,23 @@
-"""What is asked of ONNX Runtime for CUDA, as far as it shows without a GPU."""
+"""What is asked of ONNX Runtime for CUDA: as far as it shows without a GPU, and what it makes of it where one is."""
 
+import ctypes
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 from onnxruntime.capi import _pybind_state as bindings
 
 from service.arena_bucket import _places
 from service.arena_graphs import gather_graph
-from service.runtime import RuntimeUnavailableError, make_session
+from service.arena_store import allocate
+from service.opening import open_model
+from service.runtime import CudaOptions, Provider, RuntimeUnavailableError, make_session
+from tests.gpu import COUNTED, CUDA
+from tests.models import tiny_characters
+from tests.one_step_model import write_one_step
 
 PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 GRAPH = gather_graph("float32", 4)
@@ -54,3 +62,42 @@ def test_a_buffer_is_where_its_kernel_wants_it() -> None:
     )
     assert _places(session, "cuda") == {"x": "cuda", "lengths": "cpu", "rows": "cpu", "free": "cpu"}
     assert set(_places(session, "cpu").values()) == {"cpu"}
+
+
+@pytest.fixture(params=[CUDA])
+def provider(request: pytest.FixtureRequest) -> Provider:
+    return request.param
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_provider_has_taken_what_it_was_told(asked: bool, provider: Provider) -> None:
+    session = make_session(GRAPH, provider, 1, CudaOptions(graphs=asked, tf32=asked))
+    taken = session.get_provider_options()["CUDAExecutionProvider"]
+    assert (taken["use_tf32"], taken["enable_cuda_graph"]) == (str(int(asked)),) * 2
+    assert taken["arena_extend_strategy"] == "kSameAsRequested"
+
+
+def test_the_operator_lstm_wants_its_lengths_on_the_host_and_products_nothing(
+    tmp_path: Path, provider: Provider
+) -> None:
+    fused, _ = open_model(tiny_characters(tmp_path, hidden=8, target="cuda"), provider, 1)
+    products, _ = open_model(write_one_step(tmp_path / "model.onnx"), provider, 1)
+    on_host = [name for name, place in _places(fused, provider).items() if place == "cpu"]
+    assert on_host == ["lengths"]
+    assert "cpu" not in {place for name, place in _places(products, provider).items() if name != "lengths"}
+
+
+@COUNTED
+def test_rows_take_what_they_need_of_the_device_and_not_the_next_power_of_two(provider: Provider) -> None:
+    make_session(GRAPH, provider, 1)
+    before, size = free_bytes(), 300 << 20
+    rows = allocate((size // 4,), np.dtype(np.float32), provider)
+    taken = before - free_bytes()
+    assert rows.device_name() == provider
+    assert size <= taken < size + (1 << 20)
+
+
+def free_bytes() -> int:
+    left, total = ctypes.c_size_t(), ctypes.c_size_t()
+    assert ctypes.CDLL("libcudart.so.13").cudaMemGetInfo(ctypes.byref(left), ctypes.byref(total)) == 0
+    return left.value
