@@ -10,7 +10,7 @@ PROTO := carousel/wire/carousel.proto
 
 PEERS := mlserver torchserve kserve
 
-.PHONY: help demo serve test soak compose-test interop peers lint types imports fmt protos clean
+.PHONY: help demo serve test soak compose-test interop peers cuda-test lint types imports fmt protos clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +53,21 @@ peers: $(PEERS:%=.peers/%/.ready) ## an environment for each server that `carous
 	.peers/$*/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --requirement $<
 	touch $@
 
+# Without the runtime that comes with the headers, which would be found before ours.
+.cuda/.ready: tests/cuda/requirements.txt
+	rm -rf .cuda
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --target .cuda/site --no-deps --requirement $<
+	rm -r .cuda/site/nvidia/cu13/lib
+	touch $@
+
+.cuda/lib/.ready: .cuda/.ready $(wildcard tests/cuda/*.cpp tests/cuda/*.hpp) tests/cuda/build.py
+	$(BIN)/python tests/cuda/build.py .cuda/site .cuda/lib
+	touch $@
+
+# The device says why it stops on a stream that pytest must leave alone.
+cuda-test: $(READY) .cuda/lib/.ready ## the gpu tests on ONNX Runtime's CUDA provider, over a device of host memory (no GPU needed, needs g++)
+	OMP_NUM_THREADS=1 LD_LIBRARY_PATH=$(CURDIR)/.cuda/lib PYTHONPATH=$(CURDIR)/.cuda/site $(BIN)/python -m pytest --capture=sys -m gpu
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -71,4 +86,4 @@ protos: $(READY) ## generate carousel/wire from protos/
 	$(BIN)/python -m grpc_tools.protoc -Icarousel/wire=protos/carousel/v1 --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
 
 clean: ## remove what was made, models and runs included
-	rm -rf .venv .peers build *.egg-info $(RUNS) $(MODELS)
+	rm -rf .venv .peers .cuda build *.egg-info $(RUNS) $(MODELS)
