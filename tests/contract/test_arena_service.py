@@ -119,6 +119,21 @@ async def test_a_session_answers_what_torch_computes_however_it_is_cut(served, c
     np.testing.assert_allclose(np.concatenate(answers), expected[0].numpy(), rtol=TOLERANCE, atol=TOLERANCE)
 
 
+async def test_a_model_in_float16_is_served_on_the_cpu_too(tmp_path: Path) -> None:
+    """At its last level of optimisation ONNX Runtime 1.32 ends the process when it loads one there."""
+    checkpoint, sent = tiny_checkpoint(hidden=16), random_tokens(2, 12)
+    file = tmp_path / "tiny" / "1" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    half = characters_model(checkpoint, Options(target="cuda", precision="fp16"))
+    file.write_bytes(half.SerializeToString())
+    with torch.no_grad():
+        expected, _ = checkpoint.model(torch.from_numpy(sent)[None], checkpoint.model.stack.initial_state(1))
+    async with serving(tmp_path) as (server, _), client_of(server) as client:
+        session = await client.open("tiny")
+        logits = (await session.step(sent))["logits"]
+    np.testing.assert_allclose(logits, expected[0].numpy(), atol=5e-3)
+
+
 async def drive(server: Any, version: str, seed: int) -> list[np.ndarray]:
     """Forty sessions with chunks of mixed length, some at once."""
     rng = np.random.default_rng(seed)
