@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 UNCAPTURED = "-1"
 """The number of a CUDA graph that says: run without one."""
-_ALIGNED = 256
+ALIGNED = 256
 """Bytes: where a kernel expects what it reads or writes to begin."""
 Array = NDArray[Any]
 
@@ -145,7 +145,7 @@ class Bucket:
                 shape = tuple(one if isinstance(one, int) else sizes[one] for one in tensor.shape)
                 dtype = np.dtype(tensor.dtype)
                 self._answers[name] = size, dtype, shape
-                size += -(-int(np.prod(shape)) * dtype.itemsize // _ALIGNED) * _ALIGNED
+                size += -(-int(np.prod(shape)) * dtype.itemsize // ALIGNED) * ALIGNED
         there = allocate((size,), np.dtype(np.uint8), self._store.device)
         for name, (start, dtype, shape) in self._answers.items():
             address = there.data_ptr() + start

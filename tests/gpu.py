@@ -39,14 +39,18 @@ def _device_count() -> "ctypes._NamedFuncPointer | None":
 _COUNT = _device_count()
 COUNTED = pytest.mark.skipif(_COUNT is None, reason="only the device of tests/cuda counts what it does")
 TO_DEVICE, TO_HOST = "copies to the device", "copies to the host"
-ON_DEVICE, ON_HOST = "copies on the device", "copies on the host"
+BYTES_TO_DEVICE, BYTES_TO_HOST, BYTES_ON_DEVICE = (
+    "bytes to the device",
+    "bytes to the host",
+    "bytes on the device",
+)
 REPLAYS, SPOILS = "replays", "calls that spoil a recording"
 
 
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
     """What the device of the tests does meanwhile, by name; nothing on another device."""
-    names = (TO_DEVICE, TO_HOST, ON_DEVICE, ON_HOST, REPLAYS, SPOILS)
+    names = (TO_DEVICE, TO_HOST, BYTES_TO_DEVICE, BYTES_TO_HOST, BYTES_ON_DEVICE, REPLAYS, SPOILS)
     counts = Counter[str]()
     before = {name: _now(name) for name in names}
     yield counts

@@ -20,7 +20,7 @@ void stop(const char *format, ...) {
     abort();
 }
 
-void count(const char *what) { LOCKED(); counts[what]++; }
+void count(const char *what, long times) { LOCKED(); counts[what] += times; }
 
 extern "C" {
 

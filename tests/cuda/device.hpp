@@ -45,4 +45,4 @@ bool spoils();
 [[noreturn]] void stop(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // Count something that a test asks about.
-void count(const char *what);
+void count(const char *what, long times = 1);

@@ -60,9 +60,12 @@ char *anywhere(const void *address) {
     return static_cast<char *>(on_device(address) ? inside(address, "copy") : const_cast<void *>(address));
 }
 
-const char *route(const void *target, const void *source) {
-    static const char *names[] = {"copies on the host", "copies to the device", "copies to the host", "copies on the device"};
-    return names[on_device(target) + 2 * on_device(source)];
+// Counted when it is done, so that a copy in a recording counts in each replay.
+void copy(void *target, const void *source, size_t size) {
+    static const char *ways[] = {"on the host", "to the device", "to the host", "on the device"};
+    std::string way = ways[on_device(target) + 2 * on_device(source)];
+    count(("copies " + way).c_str()), count(("bytes " + way).c_str(), long(size));
+    memmove(anywhere(target), anywhere(source), size);
 }
 
 } // namespace
@@ -120,14 +123,13 @@ cudaError_t cudaMemGetInfo(size_t *left, size_t *all) {
 
 cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t size, cudaMemcpyKind, cudaStream_t stream) {
     LOCKED();
-    count(route(target, source));
-    auto copy = [=] { memmove(anywhere(target), anywhere(source), size); };
-    if (is_recording(stream) || (on_device(target) && on_device(source))) return queue(stream, copy), cudaSuccess;
+    auto later = [=] { copy(target, source, size); };
+    if (is_recording(stream) || (on_device(target) && on_device(source))) return queue(stream, later), cudaSuccess;
     if (!on_device(source) && !is_pinned(source)) { // is read before this call returns
         auto kept = std::make_shared<std::string>(static_cast<const char *>(source), size);
-        return queue(stream, [=] { memcpy(anywhere(target), kept->data(), size); }), cudaSuccess;
+        return queue(stream, [=] { copy(target, kept->data(), size); }), cudaSuccess;
     }
-    queue(stream, copy);
+    queue(stream, later);
     if (!on_device(target) && !is_pinned(target)) finish(stream); // returns when it is done
     return cudaSuccess;
 }
@@ -136,9 +138,8 @@ cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t size, cudaM
 cudaError_t cudaMemcpy(void *target, const void *source, size_t size, cudaMemcpyKind) {
     LOCKED();
     ALONE();
-    count(route(target, source));
     finish(nullptr);
-    memmove(anywhere(target), anywhere(source), size);
+    copy(target, source, size);
     return cudaSuccess;
 }
 

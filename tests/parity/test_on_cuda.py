@@ -16,7 +16,8 @@ from export.options import Options
 from export.whole import Whole
 from export.whole_checks import random_forest
 from model.tasks.characters import CharacterModel
-from service.arena_backend import ArenaBackend
+from service.arena_backend import ArenaBackend, power_of_two
+from service.arena_bucket import ALIGNED
 from service.arena_store import ArenaStore
 from service.backend import Run
 from service.opening import open_model
@@ -24,7 +25,17 @@ from service.placement import operators_of
 from service.runtime import PLAIN, CudaOptions, Provider
 from service.whole_graph import WholeGraph
 from service.whole_inputs import WholeInputs
-from tests.gpu import COUNTED, ON_CUDA, REPLAYS, TO_DEVICE, TO_HOST, counted
+from tests.gpu import (
+    BYTES_ON_DEVICE,
+    BYTES_TO_DEVICE,
+    BYTES_TO_HOST,
+    COUNTED,
+    ON_CUDA,
+    REPLAYS,
+    TO_DEVICE,
+    TO_HOST,
+    counted,
+)
 from tests.kinds import KINDS, TOLERANCE, by_the_equations
 from tests.models import EMBEDDING, SYMBOLS, tiny_checkpoint
 from tests.parity.test_export_whole import CELLS, both_ways, tree
@@ -188,11 +199,12 @@ def on_both(
 def test_a_run_copies_inputs_and_rows_to_the_device_and_answers_back(
     form: str, batch: int, hidden: int, tmp_path: Path
 ) -> None:
-    """Copies are counted, not their bytes: no state leaves in one of its own, whatever there is of batch and state.
+    """So no state leaves the device, and the arena, which is larger than all else, is not copied on it either.
 
     The operator LSTM copies the lengths, one copy a layer.
     """
     one = opened(tmp_path / "model", *FORMS[form], hidden=hidden, cell="lstm")
+    lengths_copies = 2 if form == "long runs" else 0
     rows = np.arange(1, batch + 1)
     for steps in (1, 2)[: one.contract.max_steps]:
         lengths = np.full(batch, steps, np.int32)
@@ -201,7 +213,12 @@ def test_a_run_copies_inputs_and_rows_to_the_device_and_answers_back(
         with counted() as counts:
             one.backend.run(run)
         assert counts[TO_HOST] == 1
-        assert counts[TO_DEVICE] == len(one.contract.inputs) + 1 + (2 if form == "long runs" else 0)
+        assert counts[TO_DEVICE] == len(one.contract.inputs) + 1 + lengths_copies
+        members = power_of_two(batch)
+        assert counts[BYTES_TO_DEVICE] == 8 * members * (steps + 2) + 4 * members * lengths_copies
+        logits, finite = 4 * members * steps * len(SYMBOLS), 4 * members
+        assert logits + finite <= counts[BYTES_TO_HOST] < logits + finite + 2 * ALIGNED
+        assert counts[BYTES_ON_DEVICE] < 4 * one.contract.state_size * (ROWS + SCRATCH)
         assert counts[REPLAYS] == (form == "recorded")
 
 
