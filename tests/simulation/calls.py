@@ -5,7 +5,7 @@ what came of the call must have been true of one life of the session at one inde
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -258,7 +258,7 @@ class Calls(World):
             self.made.append(Made(call.method, call.request, answer))
         match call.method:
             case "Fork":
-                state, plane = self._then(call, answer.next_index)
+                state, plane = self._then(call, answer.next_index, self._state_of(answer.copies[0]))
                 assert len(answer.copies) == (len(call.request.copies) or call.request.count)
                 assert set(call.request.copies) <= set(answer.copies)
                 for copy in answer.copies:
@@ -267,8 +267,8 @@ class Calls(World):
             case "hidden":
                 self._check_hidden(call, answer)
             case "Snapshot":
-                state, plane = self._then(call, answer.next_index)
                 found = unseal(answer.snapshot, self.h.model.contract, KEY, OWNER, admin=False)
+                state, plane = self._then(call, answer.next_index, float(found.state[0]))
                 assert (found.next_index, found.state.tolist()) == (answer.next_index, [state])
                 assert [one.tolist() for one in found.memory] == [[plane.number]] * self.planes
                 self.taken.append(Taken(answer.snapshot, found.next_index, state, plane.number, self.lineage))
@@ -280,7 +280,7 @@ class Calls(World):
 
     def _check_hidden(self, call: Pending, copies: Begun) -> None:
         table, rows = self.h.table, self.h.table.row[copies.slots]
-        state, plane = self._then(call, copies.next_index)
+        state, plane = self._then(call, copies.next_index, self.h.backend.read(rows)[0, 0])
         assert self.h.backend.read(rows)[:, 0].tolist() == [state] * call.request.count
         if self.h.model.memory is not None:
             (numbers,) = self.h.model.memory.read(table.memory[copies.slots])
@@ -336,18 +336,28 @@ class Calls(World):
     def _life(self, call: Pending) -> Twin:
         return self._lives(call.request.session)[-1]
 
-    def _then(self, call: Pending, index: int) -> tuple[float, Shared]:
-        """The state and the plane that the session had at this index, which it has reached since the call began."""
+    def _state_of(self, session_id: str) -> float:
+        return self.h.backend.read(np.array([self.view(session_id).row]))[0, 0]
+
+    def _then(self, call: Pending, index: int, state: float) -> tuple[float, Shared]:
+        """The state and the plane that the session had at this index, which it has reached since the call began.
+
+        Two of its lives may have been there, of which the one with this state is meant, if any is.
+        """
+        found = list(self._at(call, index))
+        assert found, f"{call.method}: no life of {call.request.session!r} was at {index}"
+        return next((one for one in found if one[0] == state), found[0])
+
+    def _at(self, call: Pending, index: int) -> Iterator[tuple[float, Shared]]:
         for twin in reversed(self._lives(call.request.session)):
             ends = {twin.base, *(chunk.end for chunk in twin.chunks)}
             since = call.steps if twin is call.twin else 0
             if index in ends and since <= index <= self._committed(twin):
-                return twin.state_at(index), twin.plane
+                yield twin.state_at(index), twin.plane
         for other in self.pending:  # it may have begun a life that nobody has looked at yet
             is_of_it = other.method == "Restore" and other.request.session == call.request.session
             if is_of_it and other.taken is not None and other.taken.index == index:
-                return other.taken.state, other.plane
-        raise AssertionError(f"{call.method}: no life of {call.request.session!r} was at {index}")
+                yield other.taken.state, other.plane
 
     @staticmethod
     def _committed(twin: Twin) -> int:
