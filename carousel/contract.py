@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from carousel.errors import CarouselError
+from carousel.mistakes import first_mistake
 
 METADATA_KEY = "carousel.contract"
 FORMAT = 4
@@ -269,11 +270,17 @@ class Contract(_Part):
             ContractError: one line that says what is wrong.
         """
         try:
-            found = json.loads(text).get("format")
+            document = json.loads(text)
+            found = document.get("format")
         except (ValueError, AttributeError) as error:
             raise ContractError("the contract is not a JSON object") from error
         if found not in range(1, FORMAT + 1):
             raise ContractError(f"the contract has format {found!r}, this release reads format 1 to {FORMAT}")
+        if found < (needed := _SINCE["arena"]) and document.get("arena"):
+            raise ContractError(
+                f"the contract has an arena of format {found}, this release reads those of format {needed}; "
+                "export it again with `carousel export --for cuda`"
+            )
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -300,22 +307,3 @@ def _meaning(part: _Part) -> dict[str, Any]:
         if document.get(key) == default:
             del document[key]
     return document
-
-
-def first_mistake(error: ValidationError) -> str:
-    """The first thing pydantic found, as one line: where, what was expected, what came.
-
-    A key that nobody knows comes before all others: a misspelt key is also a missing one.
-    """
-    mistakes = error.errors(include_url=False)
-    mistake = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
-    where = ".".join(str(part) for part in mistake["loc"])
-    if mistake["type"] == "missing":
-        return f"{where}: expected a value, came none"
-    if mistake["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
-    came = repr(mistake["input"])
-    message = mistake["msg"].removeprefix("Value error, ")
-    if mistake["type"] == "value_error" or not where:
-        return f"{where}: {message}" if where else message
-    return f"{where}: {message} (came: {came if len(came) <= 60 else came[:57] + '...'})"

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from carousel.contract import first_mistake
 from carousel.errors import CarouselError
+from carousel.mistakes import first_mistake
 from model.data.vocabulary import UNKNOWN
 from model.files import write_whole
 from model.recipe import Recipe, RecipeError, TaskName

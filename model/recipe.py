@@ -9,8 +9,8 @@ from typing import Any, Literal, Self, cast, get_args
 
 from pydantic import ValidationError, model_validator
 
-from carousel.contract import first_mistake
 from carousel.errors import CarouselError
+from carousel.mistakes import first_mistake
 from model.data_recipe import (
     DataRecipe,
     DataSection,

@@ -16,8 +16,8 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from carousel.contract import first_mistake
 from carousel.errors import CarouselError
+from carousel.mistakes import first_mistake
 from service.engine import Engine
 from service.leaving import Part, Run, part_of, save_sessions, text_column, visible_slots
 from service.records import read_record, write_record

@@ -17,8 +17,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from carousel.contract import first_mistake
 from carousel.errors import CarouselError
+from carousel.mistakes import first_mistake
 from service.errors import InvalidInputError
 from service.quotas import Quota
 from service.sessions import check_id

@@ -11,8 +11,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from carousel.contract import first_mistake
 from carousel.errors import CarouselError
+from carousel.mistakes import first_mistake
 from service.kept import MAX_SESSIONS
 from service.log import LogFormat
 from service.runtime import CudaOptions, Provider

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from carousel.contract import Contract, Signature, first_mistake
+from carousel.contract import Contract, Signature
+from carousel.mistakes import first_mistake
 from carousel.wire.frames import NUMPY
 from service.errors import ModelDiffersError, SnapshotRefusedError
 

@@ -23,6 +23,7 @@ def test_what_format_1_can_say_is_written_in_format_1() -> None:
 
 
 ARENA = {"form": "arena", "arena": Arena(read_rows="read_rows", write_rows="write_rows", finite="finite")}
+OLD_ARENA = {"read_rows": "read_rows", "write_rows": "write_rows"}
 OBSERVED = Observed(output="observed", statistics=("layer0.forget.mean", "layer0.cell.norm"))
 
 
@@ -65,6 +66,13 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> str:
         (changed(lambda d: d.update(format=5)), "has format 5, this release reads format 1 to 4"),
         (changed(lambda d: d.update(runs_on="cuda")), "runs_on needs format 2"),
         (changed(lambda d: d.update(format=2, form="arena")), "form arena without an arena"),
+        *(
+            (
+                changed(lambda d, old=old: d.update(format=old, form="arena", arena=OLD_ARENA)),
+                f"has an arena of format {old}, this release reads those of format 4; export it again",
+            )
+            for old in (2, 3)
+        ),
         (changed(lambda d: d.pop("format")), "has format None"),
         (changed(lambda d: d.update(tusk=d.pop("task"))), "tusk: unknown key"),
         (changed(lambda d: d.pop("task")), "task: expected a value, came none"),
