@@ -39,7 +39,7 @@ from cli.bench_cuda_forms import (
 )
 from cli.progress import Tell
 from service.placement import operators_of
-from service.runtime import CudaOptions, cuda_settings, load_runtime
+from service.runtime import NOT_APPLIED, CudaOptions, cuda_settings, load_runtime
 
 if TYPE_CHECKING:
     from cli.bench_cuda import Plan
@@ -124,7 +124,8 @@ def _copies_of(bench: Bench, name: str) -> float:
         if provider == "cuda"
         else "CPUExecutionProvider"
     )
-    session = ort.InferenceSession(file, options, providers=[where])
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    session = ort.InferenceSession(file, options, providers=[where], disabled_optimizers=NOT_APPLIED)
     step = our_step(opened._replace(session=session), store_of(provider, opened.contract, 2, 2), 2)
     for _ in range(PROFILED_RUNS):
         step()

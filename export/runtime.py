@@ -29,15 +29,14 @@ Step = Callable[[Inputs, Lengths, Values], tuple[Values, Values]]
 
 
 def open_session(
-    model: onnx.ModelProto, contract: Contract, largest_bytes: int = LARGEST_BYTES // 2
+    model: onnx.ModelProto, largest_bytes: int = LARGEST_BYTES // 2
 ) -> onnxruntime.InferenceSession:
     """A graph on the CPU, one thread; a model of more than `largest_bytes` is not copied."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    if contract.precision == "fp16":
-        # Made for CUDA. The last level of optimisation, for the CPU's own kernels, brings ONNX Runtime 1.32 down.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    # As the service opens it (service/runtime.py): what is verified is what is served.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if weight_bytes(model) > largest_bytes:
         # As a message, the model would be too large; the runtime is handed its weights where they lie.
         model, large = apart(model)
@@ -45,7 +44,10 @@ def open_session(
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(one)) for one in large]
         options.add_external_initializers([weight.name for weight in large], values)
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["GatherSliceToSplitFusion"],
     )
 
 
@@ -53,7 +55,7 @@ class OnnxStep:
     """A step graph on the CPU, one thread; one of the arena form has an arena of its own in each call."""
 
     def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
-        self._session = open_session(model, contract)
+        self._session = open_session(model)
         self._ports, self._lengths = (contract.inputs, contract.outputs), contract.lengths
         self._planes = [plane.input for plane in contract.planes]
         self._cuts = np.cumsum([plane.size for plane in contract.planes])[:-1]

@@ -26,7 +26,7 @@ class OnnxWhole:
     """A whole-input graph on the CPU."""
 
     def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
-        self._session, self._contract = open_session(model, contract), contract
+        self._session, self._contract = open_session(model), contract
         self.each = "time" in contract.outputs[0].axes
         """Whether every step has an output, or a sequence one."""
 

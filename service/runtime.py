@@ -5,6 +5,7 @@ from contextlib import redirect_stdout
 from functools import cache
 from io import StringIO
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from carousel.errors import CarouselError
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 Provider = Literal["cpu", "cuda"]
 
 _PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+NOT_APPLIED = ["GatherSliceToSplitFusion"]
+"""Optimisations that make one `Split` of several `Slice`: graphs of one step are without it, as a CUDA graph would
+replay its copies from the host (`export/recorded.py`)."""
+_LOADING = Lock()
 
 
 class CudaOptions(NamedTuple):
@@ -70,7 +76,8 @@ def make_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    # On CUDA, what is wrong is told in one line below.
+    options.log_severity_level = 4 if provider == "cuda" else 3
     # The last level, of the CPU's own layouts, brings nothing to these graphs, and the process down with those in float16.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -88,7 +95,9 @@ def make_session(
     given = cuda_settings(cuda) if provider == "cuda" else {}
     try:
         # Else a session that cannot be made, or fails, is made again on the CPU, and the reason is lost.
-        session = ort.InferenceSession(model, options, providers=[(wanted, given)], enable_fallback=0)
+        session = ort.InferenceSession(
+            model, options, providers=[(wanted, given)], enable_fallback=0, disabled_optimizers=NOT_APPLIED
+        )
     except RuntimeError as error:  # what is wrong with a model has types of its own
         if provider == "cpu":
             raise
@@ -101,9 +110,14 @@ def make_session(
     return session
 
 
-@cache
 def _preload(ort: Any) -> str:
     """Find the libraries that pip installs beside the runtime; returns the first that could not be loaded, or nothing."""
+    with _LOADING:
+        return _preloaded(ort)
+
+
+@cache
+def _preloaded(ort: Any) -> str:
     told = StringIO()
     with redirect_stdout(told):  # where it prints one line a library, and some advice
         ort.preload_dlls()

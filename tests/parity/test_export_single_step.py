@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -22,6 +23,7 @@ from export.recorded import NEVER, as_recorded, not_recorded
 from export.runtime import OnnxStep, open_session
 from export.walk import nodes_of
 from model.tasks.characters import CharacterModel
+from service.runtime import NOT_APPLIED
 from tests.kinds import KINDS, TOLERANCE, by_the_equations
 from tests.models import EMBEDDING, SYMBOLS, tiny_checkpoint
 from tests.unit.test_export_commands import save
@@ -103,7 +105,7 @@ def test_what_the_gates_do_in_a_step_is_what_the_scan_observes_of_it() -> None:
     seen = []
     for single_step in (True, False):
         graph = characters_model(checkpoint, Options(target="cuda", observe=True, single_step=single_step))
-        seen += open_session(graph, contract_of(graph)).run(["observed"], feeds)
+        seen += open_session(graph).run(["observed"], feeds)
     np.testing.assert_allclose(*seen, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -176,9 +178,25 @@ def test_parts_are_cut_and_joined_by_what_can_be_recorded_bit_for_bit(
 
     assert not_recorded(written) == []
     onnx.checker.check_model(written, full_check=True)
-    contract = contract_of(characters_model(tiny_checkpoint()))
-    before, after = (open_session(model, contract).run(None, {"x": x})[0] for model in (plain, written))
+    before, after = (open_session(model).run(None, {"x": x})[0] for model in (plain, written))
     assert before.tobytes() == after.tobytes()
+
+
+@pytest.mark.parametrize("not_applied", [[], NOT_APPLIED], ids=["all", "as the service opens it"])
+def test_what_the_runtime_makes_of_it_is_recorded_rightly_too(not_applied: list[str], tmp_path: Path) -> None:
+    """One of its optimisations makes one `Split` of the slices that an unequal one was cut into."""
+    graph = characters_model(tiny_checkpoint(**KINDS["projected"]), SINGLE)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(
+        graph.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=not_applied,
+    )
+    found = not_recorded(onnx.load(tmp_path / "optimised.onnx"))
+    assert found == ([] if not_applied else ["Split of [5, 16]"])
 
 
 def test_a_file_of_one_step_that_a_graph_would_replay_wrongly_does_not_verify(
