@@ -49,12 +49,16 @@ class ArenaBackend:
         bucket = self._bucket(batch, steps)
         started = time.perf_counter()
         with self._denormals.as_zero():
-            finite = bucket.run(run, read_rows)
-        outputs = tuple(bucket.output(port.name, batch, steps) for port in self._contract.outputs)
+            answers = bucket.run(run, read_rows)
         seconds = time.perf_counter() - started
-        observed = self._contract.observed
+        contract, observed = self._contract, self._contract.observed
+        assert contract.arena is not None
+        finite = np.isfinite(answers[contract.arena.finite])
         return Result(
-            outputs, finite, seconds, None if observed is None else bucket.output(observed.output, batch)
+            tuple(answers[port.name] for port in contract.outputs),
+            None if finite.all() else finite,
+            seconds,
+            None if observed is None else answers[observed.output],
         )
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:

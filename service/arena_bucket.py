@@ -69,9 +69,8 @@ class Bucket:
         self._binding.bind_ortvalue_output(plane.output, store.arena)
         self._answers: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
         self._answers_there = self._bind_answers()
-        self._answered: Array = np.empty(0, np.uint8)
 
-    def run(self, run: Run, read_rows: Rows) -> NDArray[np.bool_] | None:
+    def run(self, run: Run, read_rows: Rows) -> dict[str, Array]:
         """Run a batch that fits.
 
         Args:
@@ -79,15 +78,20 @@ class Bucket:
             read_rows: but from here: `[B]`, all of them in the arena.
 
         Returns:
-            `[B]`: whether the new states are finite; None: all are.
+            Every output but the arena by name, of the members and steps of the batch: the caller's to keep.
         """
+        batch, steps = run.inputs[0].shape[:2]
         for port, array in zip(self._contract.inputs, run.inputs, strict=True):
             self._fill(port.name, array)
         if self.steps > 1:  # else all of them are 1 for ever
             self._fill(self._contract.lengths, run.lengths, 1)
         self._run(read_rows, run.write_rows)
-        finite: NDArray[np.bool_] = np.isfinite(self._answer(self._arena.finite)[: len(read_rows)])
-        return None if finite.all() else finite
+        answered = self._answers_there.numpy()
+        ports = {port.name for port in self._contract.outputs}
+        return {
+            name: self._own(answered, name, (slice(batch), slice(steps))[: 1 + (name in ports)])
+            for name in self._answers
+        }
 
     def idle(self) -> None:
         """Run with members that only fill up: whatever is read or written then belongs to no session."""
@@ -104,24 +108,18 @@ class Bucket:
         self._graph.add_run_config_entry("gpu_graph_id", str(number))
         self.idle()
 
-    def output(self, name: str, batch: int, steps: int | None = None) -> Array:
-        """An output of the last run, `[batch, steps, ...]`, or `[batch, ...]` of one without steps; the caller's to keep."""
-        whole = self._answer(name)
-        part = whole[:batch] if steps is None else whole[:batch, :steps]
-        # On the CPU it is the buffer itself; and a part would keep all answers alive.
-        return part.copy() if self._store.device == "cpu" or 2 * part.nbytes < len(self._answered) else part
-
     def _run(self, read_rows: Rows, write_rows: Rows) -> None:
         count = len(read_rows)
         self._rows[0, :count], self._rows[0, count:] = read_rows, INITIAL_ROW
         self._rows[1, :count], self._rows[1, count:] = write_rows, self._store.scratch[count : self.batch]
         self._rows_there.update_inplace(self._rows)
         self._session.run_with_iobinding(self._binding, self._graph)
-        self._answered = self._answers_there.numpy()
 
-    def _answer(self, name: str) -> Array:
+    def _own(self, answered: Array, name: str, part: tuple[slice, ...]) -> Array:
         start, dtype, shape = self._answers[name]
-        return np.ndarray(shape, dtype, self._answered.data, start)
+        own = np.ndarray(shape, dtype, answered.data, start)[part]
+        # On the CPU it is the buffer itself; and a small part would keep all answers alive.
+        return own.copy() if self._store.device == "cpu" or 2 * own.nbytes < len(answered) else own
 
     def _bind_input(self, name: str, host: Array) -> None:
         buffer = allocate(host.shape, host.dtype, self._places[name])
