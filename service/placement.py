@@ -48,6 +48,8 @@ def check_form(contract: Contract, provider: Provider) -> None:
     Raises:
         PlacementError: it does not.
     """
+    if len(contract.planes) > 1 and provider == "cuda":
+        raise PlacementError("a graph with read-only planes is served on the CPU alone")
     if contract.kind == "step" and contract.form == "rows" and provider == "cuda":
         raise PlacementError(
             "expected the arena form for --provider cuda, got rows; export it with `carousel export --for cuda`"
