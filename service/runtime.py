@@ -90,7 +90,7 @@ def make_session(
         _take_what_is_asked_for(ort)
     if wanted not in ort.get_available_providers():
         raise RuntimeUnavailableError(
-            f"provider {provider}: this onnxruntime has no {wanted}; install carousel[gpu]"
+            f"provider {provider}: this onnxruntime has no {wanted}; uninstall it, and install carousel[gpu]"
         )
     given = cuda_settings(cuda) if provider == "cuda" else {}
     try:

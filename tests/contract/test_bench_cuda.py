@@ -57,7 +57,7 @@ def test_without_a_gpu_it_is_one_line_and_no_file(tmp_path: Path, capsys: pytest
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.splitlines() == [
-        "carousel bench: provider cuda: this onnxruntime has no CUDAExecutionProvider; install carousel[gpu]"
+        "carousel bench: provider cuda: this onnxruntime has no CUDAExecutionProvider; uninstall it, and install carousel[gpu]"
     ]
     assert not list(tmp_path.iterdir())
 
