@@ -9,13 +9,28 @@ if TYPE_CHECKING:
 
 
 def print_checks(verification: "Verification") -> None:
-    """Print every check: what was measured, what is allowed, and how it went."""
-    checks = dict.fromkeys((*verification.required, *verification.invariance))
+    """Print every check once: what was measured, what is allowed, and how it went.
+
+    One that only decides about a promise does not fail: its result is `no` where the promise cannot be made.
+    """
+    required = {check.check for check in verification.required}
+    deciding = [check for check in verification.invariance if check.check not in required]
     print_table(
         [
             ("check", "measured", "allowed", "result", ""),
-            *((c.check, _number(c.measured), _number(c.allowed), _result(c), c.detail) for c in checks),
+            *(_row(check, "FAILED") for check in verification.required),
+            *(_row(check, "no") for check in deciding),
         ]
+    )
+
+
+def _row(check: "Check", otherwise: str) -> tuple[str, ...]:
+    return (
+        check.check,
+        _number(check.measured),
+        _number(check.allowed),
+        _result(check, otherwise),
+        check.detail,
     )
 
 
@@ -25,7 +40,7 @@ def _number(value: float | None) -> str:
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.1e}"
 
 
-def _result(check: "Check") -> str:
+def _result(check: "Check", otherwise: str) -> str:
     if check.allowed is None:
         return "told"
-    return "passed" if check.passed else "FAILED"
+    return "passed" if check.passed else otherwise

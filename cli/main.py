@@ -22,6 +22,15 @@ COMMANDS = {
     "top": "watch a running service",
     "bench": "measure the service against what it stands on",
 }
+EXTRAS = {
+    "lightning_fabric": "train",
+    "matplotlib": "bench",
+    "onnx": "export",
+    "onnxruntime": "cpu",
+    "safetensors": "train",
+    "torch": "train",
+}
+"""Which extra brings a package that not every installation has."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is None:
         _overview().parse_args(argv or ["--help"])
         return 2
+    try:
+        return _run(command, argv[1:])
+    except (CarouselError, OSError) as error:
+        line = _one_line(error)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:  # nobody's choice of extras, but a fault
+            raise
+        cure = f"install carousel[{EXTRAS[error.name]}]"
+        line = f"expected the package {error.name}, which is not installed; {cure}"
+    except KeyboardInterrupt:
+        return 130
+    print(f"carousel {command}: {line}", file=sys.stderr)
+    return 1
+
+
+def _run(command: str, argv: Sequence[str]) -> int:
     module = importlib.import_module(f"cli.{command.replace('-', '_')}")
     parser = argparse.ArgumentParser(
         prog=f"carousel {command}",
@@ -40,13 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    try:
-        return int(module.run(parser.parse_args(argv[1:])))
-    except (CarouselError, OSError) as error:
-        print(f"carousel {command}: {_one_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return int(module.run(parser.parse_args(argv)))
 
 
 def _overview() -> argparse.ArgumentParser:

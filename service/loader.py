@@ -145,6 +145,13 @@ class Loader:
                 with suppress(CarouselError):  # told already; a look cannot do more
                     await self.load(name, file.version)
 
+    def tell_what_serves(self) -> None:
+        """Log how each model runs; for the start, once nothing stands in its way."""
+        for model in self._engine.models.serving:
+            self._tell(model)
+        for whole in self._engine.models.whole:
+            self._tell(whole)
+
     def see_off(self) -> None:
         """Free versions that nobody needs any more."""
         if abandoned(self._engine):
@@ -162,7 +169,7 @@ class Loader:
             if self._engine.models.is_serving(model):
                 return model, False
             moved = self._serve(model)
-            _log.info("model_serves", model=model.key, sessions_taken_over=moved)
+            self._tell(model, sessions_taken_over=moved)
             return model, moved > 0
 
     def _serve(self, model: LoadedModel) -> int:
@@ -171,6 +178,12 @@ class Loader:
             return take_over(self._engine, model)
         self._engine.models.serve_whole(model)
         return 0
+
+    def _tell(self, model: LoadedModel, **more: int) -> None:
+        form, precision = model.contract.form, model.contract.precision
+        if isinstance(model, ServedModel) and captures(model.backend, self._settings):
+            more["recorded"] = True
+        _log.info("model_serves", model=model.key, form=form, precision=precision, **more)
 
     def _loaded(self, file: ModelFile) -> LoadedModel | None:
         """The model of a file, if it is loaded."""

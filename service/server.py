@@ -188,7 +188,7 @@ async def _open(settings: Settings, dispatcher: Dispatcher, loading: Dispatcher)
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection needs to look at it again
     await readiness.report(None)
-    _log.info("serving", grpc_port=grpc_port, http_port=http.port, models=engine.models.keys)
+    _tell(settings, loader, grpc_port=grpc_port, http_port=http.port, models=engine.models.keys)
     return Server(
         settings,
         engine,
@@ -202,6 +202,12 @@ async def _open(settings: Settings, dispatcher: Dispatcher, loading: Dispatcher)
         readiness,
         [asyncio.create_task(chore) for chore in chores(settings, engine, readiness, access, loader)],
     )
+
+
+def _tell(settings: Settings, loader: Loader, **what: object) -> None:
+    """Not before all is open: a start that fails is one line."""
+    loader.tell_what_serves()
+    _log.info("serving", provider=settings.provider, **what)
 
 
 def _stop(threads: Sequence[Dispatcher]) -> bool:

@@ -1,19 +1,28 @@
 """Health, reflection, metrics and the HTTP port of a running service."""
 
 import asyncio
+import logging
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import grpc
+import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from carousel.wire import carousel_pb2 as pb
 from service.errors import ServiceError
+from service.runtime import CudaOptions
 from service.server import start_server
 from service.settings import Settings
 from service.status import STATUS
+from tests.one_step_model import write_one_step
+from tests.ports_model import serving
 from tests.wire import attach, converse, open_session, steps, tokens
 
 
@@ -112,3 +121,31 @@ def test_every_domain_error_has_a_status_and_a_reason() -> None:
 
     assert leaves(ServiceError) == set(STATUS)
     assert {reason for _, reason in STATUS.values()} == set(pb.Reason.values()) - {pb.REASON_UNSPECIFIED}
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    """Every line that is logged from level info on."""
+    before = structlog.get_config()["wrapper_class"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+    structlog.configure(wrapper_class=before)
+
+
+async def test_the_log_says_where_the_service_runs_and_how_each_model_does(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+) -> None:
+    async with serving(repository):
+        pass
+    write_one_step(tmp_path / "one" / "1" / "model.onnx")
+    monkeypatch.setattr(Settings, "cuda", property(lambda _: CudaOptions(graphs=True)))  # the CPU ignores it
+    async with serving(tmp_path, max_batch=2):
+        pass
+
+    assert [line["provider"] for line in logged if line["event"] == "serving"] == ["cpu", "cpu"]
+    both = {"event": "model_serves", "log_level": "info", "precision": "fp32"}
+    assert [line for line in logged if line["event"] == "model_serves"] == [
+        {"model": "tiny/1", "form": "rows", **both},
+        {"model": "one/1", "form": "arena", "recorded": True, **both},
+    ]

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from carousel.contract import Contract
+from cli.checks import print_checks
 from cli.main import main
 from export.draft import IR_VERSION, OPSET
+from export.report import Check, Verification
 from model.checkpoint import Checkpoint, Document, weights, write_checkpoint
 from tests.models import tiny_characters, tiny_checkpoint
 
@@ -85,6 +87,23 @@ def test_export_shows_the_table_of_a_model_it_refuses(
     assert "FAILED" in captured.out
     assert captured.err.startswith("carousel export: nothing written: torch, ")
     assert not (tmp_path / "text").exists()
+
+
+def test_a_check_that_decides_about_a_promise_does_not_fail_and_is_printed_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kept, broken = Check("chunks = one run", 0, 0), Check("batch = alone", 3, 0)
+    told = Check("batch = alone", 3, None)
+
+    def results(*required: Check) -> list[str]:
+        print_checks(Verification(required, (kept, broken)))
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()][1:]
+
+    unpromised = ["chunks = one run 0 0 passed", "batch = alone 3 0 no"]
+    assert results() == unpromised
+    assert results(Check("weights", 1, 0)) == ["weights 1 0 FAILED", *unpromised]
+    assert results(kept, broken) == ["chunks = one run 0 0 passed", "batch = alone 3 0 FAILED"]
+    assert results(kept, told) == ["chunks = one run 0 0 passed", "batch = alone 3 told"]
 
 
 def test_export_to_a_place_that_cannot_be_written_says_so_and_leaves_what_is_there(

@@ -154,7 +154,9 @@ def test_a_file_cut_short_is_told(
     refusal(tmp_path / "cut.onnx", capsys)
 
 
-def test_a_model_that_promises_nothing_is_told_what_was_found_and_passes(tmp_path: Path) -> None:
+def test_a_model_that_promises_nothing_is_told_what_was_found_and_passes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = tiny_checkpoint()
     model = characters_model(checkpoint)
     leaning(model)
@@ -164,3 +166,7 @@ def test_a_model_that_promises_nothing_is_told_what_was_found_and_passes(tmp_pat
 
     assert found.failures == ()
     assert not found.invariant
+    assert main(["verify", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert all(out.count(check.check) == 1 for check in found.invariance)
+    assert "FAILED" not in out
