@@ -66,7 +66,7 @@ peers: $(PEERS:%=.peers/%/.ready) ## an environment for each server that `carous
 
 # The device says why it stops on a stream that pytest must leave alone.
 cuda-test: $(READY) .cuda/lib/.ready ## the gpu tests on ONNX Runtime's CUDA provider, over a device of host memory (no GPU needed, needs g++)
-	OMP_NUM_THREADS=1 LD_LIBRARY_PATH=$(CURDIR)/.cuda/lib PYTHONPATH=$(CURDIR)/.cuda/site $(BIN)/python -m pytest --capture=sys -m gpu
+	OMP_NUM_THREADS=1 CAROUSEL_TEST_CUDA=1 LD_LIBRARY_PATH="$(CURDIR)/.cuda/lib" PYTHONPATH="$(CURDIR)/.cuda/site" $(BIN)/python -m pytest --capture=sys -m gpu
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """A small model and a real server around it, for every test that wants them."""
 
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,6 +26,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("untimed")
 # Whoever calls a method without gRPC in between is the anonymous administrator.
 caller.set(ANONYMOUS)
+
+
+def pytest_configure() -> None:
+    """With CAROUSEL_TEST_CUDA in the environment, nothing is skipped for want of a device: there are no tests without."""
+    if os.environ.get("CAROUSEL_TEST_CUDA"):
+        from tests.gpu import expect_device  # noqa: PLC0415 - looks for a GPU when it is imported
+
+        expect_device()
 
 
 @pytest.fixture(scope="session")

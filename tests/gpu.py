@@ -44,13 +44,23 @@ BYTES_TO_DEVICE, BYTES_TO_HOST, BYTES_ON_DEVICE = (
     "bytes to the host",
     "bytes on the device",
 )
-REPLAYS, SPOILS = "replays", "calls that spoil a recording"
+REPLAYS, SPOILS, WAITS = "replays", "calls that spoil a recording", "waits"
+
+
+def expect_device() -> None:
+    """Hold that the device of tests/cuda is there.
+
+    Raises:
+        pytest.UsageError: it is not; says why.
+    """
+    if _WHY_NOT or _COUNT is None:
+        raise pytest.UsageError(f"expected the device of tests/cuda: {_WHY_NOT or 'got another one'}")
 
 
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
     """What the device of the tests does meanwhile, by name; nothing on another device."""
-    names = (TO_DEVICE, TO_HOST, BYTES_TO_DEVICE, BYTES_TO_HOST, BYTES_ON_DEVICE, REPLAYS, SPOILS)
+    names = (TO_DEVICE, TO_HOST, BYTES_TO_DEVICE, BYTES_TO_HOST, BYTES_ON_DEVICE, REPLAYS, SPOILS, WAITS)
     counts = Counter[str]()
     before = {name: _now(name) for name in names}
     yield counts

@@ -1,4 +1,4 @@
-// Axes in another order, repeated, and read backwards.
+// Axes in another order, repeated, cut, and read backwards.
 
 #include "kernels.hpp"
 
@@ -34,6 +34,16 @@ Work expand_matrix(const Kernel &kernel, const Arguments &args) {
     int64_t columns = args.divisor(3), by_row = args.at<int>(4), by_column = args.at<int>(5);
     return moved(kernel.given[0], args.at<void *>(1), args.at<void *>(2), args.at<int>(0),
                  [=](int64_t i) { return i / columns * by_row + i % columns * by_column; });
+}
+
+Work slice(const Kernel &kernel, const Arguments &args) {
+    if (kernel.given[0] != "false") stop("Slice: expected no gradient");
+    auto starts = args.array<int64_t>(0), steps = args.array<int64_t>(1), strides = args.array<int64_t>(2);
+    int64_t first = 0;
+    for (size_t k = 0; k < strides.size(); k++) first += starts[k] * strides[k], strides[k] *= steps[k];
+    auto place = strided(strides, args.array<std::array<uint32_t, 3>>(3));
+    return moved(kernel.given[2], args.at<void *>(4), args.at<void *>(5), args.at<int>(6),
+                 [=](int64_t i) { return first + place(i); });
 }
 
 // Each sequence up to its length, what pads stays. Lengths are read when it is done, as the rest is.

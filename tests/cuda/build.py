@@ -53,6 +53,12 @@ def compile_all(sources: list[Path], include: Path, out: Path) -> list[Path]:
     return objects
 
 
+def link(objects: list[Path], script: Path, library: Path) -> None:
+    flags = [f"-Wl,--version-script={script}", "-Wl,--no-undefined"]
+    if subprocess.run(["g++", "-shared", *objects, "-o", library, *flags], check=False).returncode:
+        sys.exit("tests/cuda/build.py: the device does not link")
+
+
 def output_of(*command: str) -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
@@ -68,7 +74,7 @@ def build(site: Path, out: Path) -> None:
     rest.write_text("[[noreturn]] void stop(const char *, ...);\n" + "".join(map(NOBODY.format, missing)))
     objects += compile_all([rest], include, out)
     script.write_text(version_script(linked))
-    output_of("g++", "-shared", *map(str, objects), "-o", str(library), f"-Wl,--version-script={script}")
+    link(objects, script, library)
     # Links, since the loader takes files of one inode for one library.
     for name in [*LINKED, LOADED]:
         (out / name).unlink(missing_ok=True)

@@ -40,6 +40,7 @@ bool is_recording(cudaStream_t stream);
 // Whether anything is being recorded; what asks may not be called then, and has spoilt the recording.
 bool spoils();
 #define ALONE() if (spoils()) return cudaErrorStreamCaptureUnsupported
+#define WAITS() ALONE(); count("waits")
 
 // Ends the process with a line: what was asked for is not played here, or would be undefined on a GPU.
 [[noreturn]] void stop(const char *format, ...) __attribute__((format(printf, 1, 2)));

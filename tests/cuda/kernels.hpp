@@ -40,9 +40,9 @@ Maker simple, per_channel, broadcast, unary, clip, choose, choose_simple;
 // tensor/{gather,scatter_nd}_impl.cu
 Maker gather, scatter;
 // tensor/{concat,split}_impl.cu
-Maker concat, concat_any, split, split_any;
-// tensor/{transpose,expand,reverse_sequence}_impl.cu
-Maker transpose, transpose_rows, expand, expand_matrix, reverse;
+Maker concat, concat_any, split, split_any, split_by_table;
+// tensor/{transpose,expand,slice,reverse_sequence}_impl.cu
+Maker transpose, transpose_rows, expand, expand_matrix, slice, reverse;
 // rnn/rnn_impl.cu
 Maker reverse_inputs;
 // cuda_utils.cu, generator/range_impl.cu

@@ -25,6 +25,7 @@ const std::map<std::string, Maker *> makers = {
     {"_ConcatKernelOutputMajor", concat_any},
     {"_SplitKernelSameSplitDim", split},
     {"_SplitSmallInnerKernel", split_any},
+    {"_SplitKernel", split_by_table},
     {"BroadcastBiasKernel", bias},
     {"reduce_matrix_columns_kernel", sum_of_rows},
     {"reduce_matrix_rows_kernel", sum_of_columns},
@@ -32,6 +33,7 @@ const std::map<std::string, Maker *> makers = {
     {"TransposeKernel", transpose},
     {"ExpandKernel", expand},
     {"ExpandKernel2D", expand_matrix},
+    {"_SliceKernel", slice},
     {"ReverseSequenceImplKernel", reverse},
     {"_ReverseBySequenceKernel", reverse_inputs},
     {"Transpose4DKernelParallelizeMultipleElementsPerThreadInInnermostDim", transpose_rows},
@@ -39,12 +41,16 @@ const std::map<std::string, Maker *> makers = {
 
 std::map<const void *, Kernel> kernels; // by the address of their launch on the host
 
-// "void onnxruntime::cuda::_Clip<float>(float const*, ...)", as a name and what stands in the outer brackets.
-Kernel parse(const std::string &mangled) {
+std::string plain(const std::string &mangled) {
     int status;
-    std::unique_ptr<char, void (*)(void *)> plain(abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status), free);
-    std::string text = status ? mangled : plain.get(), word;
+    std::unique_ptr<char, void (*)(void *)> name(abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status), free);
+    return status ? mangled : name.get();
+}
+
+// "void onnxruntime::cuda::_Clip<float>(float const*, ...)", as a name and what stands in the outer brackets.
+Kernel parse(const std::string &text) {
     Kernel found;
+    std::string word;
     int depth = 0;
     auto give = [&] {
         word.erase(word.find_last_not_of(' ') + 1);
@@ -97,9 +103,9 @@ cudaError_t __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shared, 
 cudaError_t cudaLaunchKernel(const void *host, dim3 grid, dim3 block, void **arguments, size_t, cudaStream_t stream) {
     std::lock_guard<std::recursive_mutex> locked(device_lock());
     auto known = kernels.find(host);
-    if (known == kernels.end()) known = kernels.emplace(host, parse(registered[host])).first;
+    if (known == kernels.end()) known = kernels.emplace(host, parse(plain(registered[host]))).first;
     auto maker = makers.find(known->second.name);
-    if (maker == makers.end()) stop("no kernel %s", registered[host].c_str());
+    if (maker == makers.end()) stop("%s: nobody plays this kernel yet (tests/cuda)", plain(registered[host]).c_str());
     return queue(stream, maker->second(known->second, {arguments, grid, block})), cudaSuccess;
 }
 

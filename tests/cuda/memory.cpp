@@ -134,12 +134,14 @@ cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t size, cudaM
     return cudaSuccess;
 }
 
-// On the stream of no name, which waits for none of those that the provider makes.
-cudaError_t cudaMemcpy(void *target, const void *source, size_t size, cudaMemcpyKind) {
+// On the stream of no name, which waits for none of those that the provider makes. Bytes of the host that is not pinned
+// are only staged when it returns, and nobody waits for a copy on the device.
+cudaError_t cudaMemcpy(void *target, const void *source, size_t size, cudaMemcpyKind kind) {
     LOCKED();
-    ALONE();
+    WAITS();
     finish(nullptr);
-    copy(target, source, size);
+    cudaMemcpyAsync(target, source, size, kind, nullptr);
+    if (!on_device(target) || is_pinned(source)) finish(nullptr);
     return cudaSuccess;
 }
 

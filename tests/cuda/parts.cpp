@@ -53,6 +53,23 @@ Work concat_any(const Kernel &kernel, const Arguments &args) {
                  other_parts(args.array<int64_t>(2), args.divisor(1)));
 }
 
+// Sizes, ends and parts are in memory of the device, and so is the part of every place along the axis: read when it is done.
+Work split_by_table(const Kernel &kernel, const Arguments &args) {
+    int64_t whole = args.divisor(0), inside = args.divisor(1);
+    auto sizes = args.at<int64_t *>(2), ends = args.at<int64_t *>(3), part_of = args.at<int64_t *>(4);
+    auto count = args.at<int>(5), size = args.at<int>(8);
+    auto from = args.at<void *>(6);
+    auto to = args.at<void **>(7);
+    return [=, type = kernel.given[0]] {
+        std::vector<void *> each(reach(to, "split"), reach(to, "split") + count);
+        parts(type, from, each, size, true, [=](int64_t i) {
+            int64_t outer = i / whole, block = i % whole / inside, part = reach(part_of, "split")[block];
+            int64_t begin = part ? reach(ends, "split")[part - 1] : 0;
+            return std::pair(part, (outer * reach(sizes, "split")[part] + block - begin) * inside + i % inside);
+        })();
+    };
+}
+
 Work split_any(const Kernel &kernel, const Arguments &args) {
     auto ends = args.array<int64_t>(0); // in bytes
     int64_t width = with_bytes(kernel.given[0], [](auto zero) { return int64_t(sizeof zero); }), sum = 0;

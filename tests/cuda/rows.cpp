@@ -18,10 +18,9 @@ Work gather(const Kernel &kernel, const Arguments &args) {
             for (int64_t i = 0; i < size; i++) {
                 int64_t outer = i / output_block, inner = i % output_block, place = inner / block;
                 int64_t row = width == 8 ? static_cast<int64_t *>(at)[place] : static_cast<int32_t *>(at)[place];
+                if (row < -rows || row >= rows) stop("Gather: row %ld of %ld", long(row), long(rows));
                 if (row < 0) row += rows;
-                bool there = row >= 0 && row < rows;
-                reach(to, "gather")[i] =
-                    there ? reach(from, "gather")[outer * input_block + row * block + inner % block] : T(0);
+                reach(to, "gather")[i] = reach(from, "gather")[outer * input_block + row * block + inner % block];
             }
         };
     });

@@ -82,14 +82,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     LOCKED();
-    ALONE();
+    WAITS();
     finish(stream);
     return cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize() {
     LOCKED();
-    ALONE();
+    WAITS();
     finish_all();
     return cudaSuccess;
 }
@@ -112,7 +112,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     LOCKED();
-    ALONE();
+    WAITS();
     if (auto [stream, happened] = events[event]; !*happened) finish(stream);
     return cudaSuccess;
 }

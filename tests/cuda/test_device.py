@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-GLOBAL, TO_HOST, PINNED = 0, 2, 0
+from tests.gpu import COUNTED
+
+GLOBAL, PINNED = 0, 0
+TO_DEVICE, TO_HOST = 1, 2
 FORBIDDEN, SPOILT = 900, 901
 """cudaErrorStreamCaptureUnsupported, cudaErrorStreamCaptureInvalidated"""
 SIZE = 16
@@ -24,6 +27,7 @@ def device() -> Any:
         return None
     cuda.cudaMemsetAsync.argtypes = [c_void_p, c_int, c_size_t, c_void_p]
     cuda.cudaMemcpyAsync.argtypes = [c_void_p, c_void_p, c_size_t, c_int, c_void_p]
+    cuda.cudaMemcpy.argtypes = [c_void_p, c_void_p, c_size_t, c_int]
     cuda.cudaGraphInstantiate.argtypes = [c_void_p, c_void_p, ctypes.c_ulonglong]
     for function in (cuda.cudaStreamSynchronize, cuda.cudaFree, cuda.cudaFreeHost, cuda.cudaStreamDestroy):
         function.argtypes = [c_void_p]
@@ -34,10 +38,7 @@ def device() -> Any:
 
 
 CUDA = device()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(CUDA is None, reason="the device of the tests is not there"),
-]
+pytestmark = [pytest.mark.gpu, COUNTED]
 
 
 @pytest.fixture
@@ -71,13 +72,18 @@ def record(stream: c_void_p, memory: c_void_p, pinned: Any) -> tuple[int, c_void
     return CUDA.cudaStreamEndCapture(stream, byref(graph)), graph
 
 
+def ran(program: str, *given: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *given], check=False, capture_output=True, text=True
+    )
+
+
 def test_a_host_that_reads_memory_of_the_device_dies() -> None:
-    program = (
+    done = ran(
         "import ctypes; cuda = ctypes.CDLL('libcudart.so.13'); at = ctypes.c_void_p()\n"
         "assert cuda.cudaMalloc(ctypes.byref(at), ctypes.c_size_t(16)) == 0\n"
         "print('taken', flush=True); ctypes.string_at(at, 1)"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-11, "taken\n")
 
 
@@ -127,6 +133,24 @@ def test_a_replay_reads_what_is_at_the_recorded_address_by_then(
     assert CUDA.cudaGraphDestroy(graph) == 0
 
 
+def test_a_copy_that_cuda_has_only_staged_is_done_when_its_stream_is_waited_for(
+    stream: c_void_p, memory: c_void_p, pinned: Any
+) -> None:
+    """That is the stream of no name, for which no other waits."""
+
+    def there() -> bytes:
+        CUDA.cudaMemcpyAsync(pinned, memory, SIZE, TO_HOST, stream)
+        CUDA.cudaStreamSynchronize(stream)
+        return bytes(pinned)
+
+    given = ctypes.create_string_buffer(bytes([7]) * SIZE, SIZE)
+    assert CUDA.cudaMemcpy(memory, given, SIZE, TO_DEVICE) == 0
+    given[:] = bytes(SIZE)
+    assert there() == bytes([0xCD]) * SIZE
+    assert CUDA.cudaStreamSynchronize(None) == 0
+    assert there() == bytes([7]) * SIZE
+
+
 def test_a_row_that_is_written_twice_stops_the_process() -> None:
     program = (
         "import sys, numpy as np; from service.arena_graphs import scatter_graph\n"
@@ -135,10 +159,33 @@ def test_a_row_that_is_written_twice_stops_the_process() -> None:
         "feeds = {'arena': np.zeros((3, 2), np.float32), 'rows': rows, 'states': np.ones((2, 2), np.float32)}\n"
         "print(make_session(scatter_graph('float32', 2), 'cuda', 1).run(None, feeds)[0].sum())"
     )
-    done = {
-        row: subprocess.run([sys.executable, "-c", program, row], check=False, capture_output=True, text=True)
-        for row in ("2", "1")
-    }
-    assert done["2"].stdout == "4.0\n", done["2"].stderr
-    assert done["1"].returncode == -6
-    assert "row 1 is written twice" in done["1"].stderr
+    once, twice = ran(program, "2"), ran(program, "1")
+    assert once.stdout == "4.0\n", once.stderr
+    assert twice.returncode == -6
+    assert "row 1 is written twice" in twice.stderr
+
+
+def test_a_row_beyond_the_rows_stops_the_process() -> None:
+    program = (
+        "import sys, numpy as np; from service.arena_graphs import gather_graph\n"
+        "from service.runtime import make_session\n"
+        "feeds = {'arena': np.arange(3, dtype=np.float32)[:, None], 'rows': np.array([int(sys.argv[1])])}\n"
+        "print(make_session(gather_graph('float32', 1), 'cuda', 1).run(None, feeds)[0].sum())"
+    )
+    first, beyond, before = (ran(program, row) for row in ("-3", "3", "-4"))
+    assert first.stdout == "0.0\n", first.stderr
+    assert (beyond.returncode, before.returncode) == (-6, -6)
+    assert "row 3 of 3" in beyond.stderr
+    assert "row -4 of 3" in before.stderr
+
+
+def test_a_kernel_that_nobody_plays_is_named() -> None:
+    done = ran(
+        "import numpy as np; from onnx import parser; from service.runtime import make_session\n"
+        "graph = 'one (float[2,2] x) => (float[2,2] y) { y = Trilu (x) }'\n"
+        "model = parser.parse_model('<ir_version: 10, opset_import: [\"\": 20]>' + graph)\n"
+        "make_session(model.SerializeToString(), 'cuda', 1).run(None, {'x': np.ones((2, 2), np.float32)})"
+    )
+    assert done.returncode == -6
+    assert "cuda::TriluKernel" in done.stderr
+    assert done.stderr.endswith("nobody plays this kernel yet (tests/cuda)\n")

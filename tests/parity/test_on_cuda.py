@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from carousel.contract import Contract
-from export.characters import characters_model
 from export.door import write_whole
 from export.options import Options
+from export.packing import packed
+from export.tasks import step_model
 from export.whole import Whole
 from export.whole_checks import random_forest
+from model.checkpoint import Checkpoint
 from model.tasks.characters import CharacterModel
+from model.tasks.task import TaskModel
 from service.arena_backend import ArenaBackend, power_of_two
 from service.arena_bucket import ALIGNED
 from service.arena_store import ArenaStore
@@ -34,10 +37,12 @@ from tests.gpu import (
     REPLAYS,
     TO_DEVICE,
     TO_HOST,
+    WAITS,
     counted,
 )
 from tests.kinds import KINDS, TOLERANCE, by_the_equations
 from tests.models import EMBEDDING, SYMBOLS, tiny_checkpoint
+from tests.parity.test_export_numbers import checkpoint as forecast
 from tests.parity.test_export_whole import CELLS, both_ways, tree
 
 pytestmark = ON_CUDA
@@ -49,15 +54,22 @@ FORMS = {
     "single steps": (SINGLE, PLAIN),
     "recorded": (SINGLE, CudaOptions(graphs=True)),
 }
+FORECASTS: dict[str, dict[str, Any]] = {
+    "forecast": {},
+    "forecast-changes": {"changes": True},
+    "forecast-recursive": {"recursive": True},
+    "forecast-recursive-changes": {"recursive": True, "changes": True, "past": []},
+    "forecast-values-alone": {"past": [], "known": []},
+}
 BATCH, ROWS, SCRATCH = 5, 24, 8
 HALF = 5e-3
 """float16 has 11 bits, and errors of weights, sums and activations add up over layers and a dozen steps."""
 
 
 class Opened(NamedTuple):
-    """A model, and what runs it on CUDA."""
+    """A model, and what runs it."""
 
-    model: CharacterModel
+    model: TaskModel
     contract: Contract
     backend: ArenaBackend
     on_cpu: list[str]
@@ -71,14 +83,18 @@ def opened(
     hidden: int = EMBEDDING,
     **settings: Any,
 ) -> Opened:
-    checkpoint = tiny_checkpoint(hidden=hidden, layers=2, **settings)
-    file.write_bytes(characters_model(checkpoint, options).SerializeToString())
-    session, contract = open_model(file, "cuda", 1, cuda=cuda)
-    backend = ArenaBackend(session, contract, ArenaStore(contract, ROWS, SCRATCH, "cuda"))
+    return opened_on("cuda", file, tiny_checkpoint(hidden=hidden, layers=2, **settings), options, cuda)
+
+
+def opened_on(
+    provider: Provider, file: Path, checkpoint: Checkpoint, options: Options, cuda: CudaOptions = PLAIN
+) -> Opened:
+    file.write_bytes(step_model(checkpoint, options).SerializeToString())
+    session, contract = open_model(file, provider, 1, cuda=cuda)
+    backend = ArenaBackend(session, contract, ArenaStore(contract, ROWS, SCRATCH, provider))
     backend.warm_up(SCRATCH)
     for record in backend.captures(SCRATCH) if cuda.graphs else ():
         record()
-    assert isinstance(checkpoint.model, CharacterModel)
     return Opened(checkpoint.model, contract, backend, operators_of(session, "CPUExecutionProvider"))
 
 
@@ -91,22 +107,28 @@ def some_sequences(contract: Contract) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def advance(
-    backend: ArenaBackend, tokens: np.ndarray, lengths: np.ndarray, rows: np.ndarray, most: int
+    one: Opened, arrays: tuple[np.ndarray, ...], lengths: np.ndarray, rows: np.ndarray, most: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Logits of each sequence and the rows after it; ragged runs of at most so many steps, with two rows a member."""
+    """Outputs of each sequence and the rows after it; ragged runs of at most so many steps, with two rows a member.
+
+    The inputs are `[B, T, ...]` each; numbers of all outputs are side by side.
+    """
+    backend, outputs = one.backend, one.contract.outputs
     here, there, done = np.arange(1, BATCH + 1), np.arange(BATCH + 1, 2 * BATCH + 1), np.zeros(BATCH, int)
     answers: list[list[np.ndarray]] = [[] for _ in lengths]
     backend.write(here, rows)
     while (done < lengths).any():
         members = np.flatnonzero(done < lengths)
         counts = np.minimum(lengths - done, most)[members]
-        inputs = np.zeros((len(members), max(counts)), np.int64)
-        for row, member, count in zip(inputs, members, counts, strict=True):
-            row[:count] = tokens[member, done[member] : done[member] + count]
-        result = backend.run(Run(here[members], there[members], counts.astype(np.int32), (inputs,)))
+        inputs = tuple(np.zeros((len(members), max(counts), *a.shape[2:]), a.dtype) for a in arrays)
+        for into, array in zip(inputs, arrays, strict=True):
+            for row, member, count in zip(into, members, counts, strict=True):
+                row[:count] = array[member, done[member] : done[member] + count]
+        result = backend.run(Run(here[members], there[members], counts.astype(np.int32), inputs))
         assert result.finite is None
-        for member, count, logits in zip(members, counts, result.outputs[0], strict=True):
-            answers[member].append(logits[:count])
+        answered = packed(outputs, dict(zip((port.name for port in outputs), result.outputs, strict=True)))
+        for member, count, numbers in zip(members, counts, answered, strict=True):
+            answers[member].append(numbers[:count])
         here[members], there[members] = there[members], here[members].copy()
         done[members] += counts
     return [np.concatenate(parts) for parts in answers], backend.read(here)
@@ -114,8 +136,9 @@ def advance(
 
 def hold_against_the_equations(one: Opened, most: int, tolerance: float) -> float:
     """Returns the largest error."""
+    assert isinstance(one.model, CharacterModel)
     tokens, lengths, rows = some_sequences(one.contract)
-    answers, after = advance(one.backend, tokens, lengths, rows, most)
+    answers, after = advance(one, (tokens,), lengths, rows, most)
     errors = []
     for k, length in enumerate(lengths):
         logits, row = by_the_equations(one.model, tokens[k, :length], rows[k])
@@ -153,6 +176,31 @@ def test_products_are_of_float32_unless_tf32_is_asked_for(tmp_path: Path) -> Non
     coarse = opened(tmp_path / "coarse", SINGLE, CudaOptions(tf32=True), hidden=64, cell="lstm")
     hold_against_the_equations(exact, 1, 1e-6)
     assert hold_against_the_equations(coarse, 1, 1e-2) > TOLERANCE
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", FORECASTS)
+def test_forecasts_are_what_they_are_on_the_cpu_with_every_operator_on_the_device(
+    kind: str, form: str, tmp_path: Path
+) -> None:
+    (options, cuda), made = FORMS[form], forecast(**FORECASTS[kind])
+    one = opened_on("cuda", tmp_path / "model", made, options, cuda)
+    other = opened_on("cpu", tmp_path / "model", made, options)
+    assert one.on_cpu == []
+    _, lengths, rows = some_sequences(one.contract)
+    rows[::2] = 0  # some begin, others go on
+    rng = np.random.default_rng(6)
+    arrays = tuple(
+        rng.uniform(8, 12, (BATCH, max(lengths), *port.shape)).astype(np.float32)
+        for port in one.contract.inputs
+    )
+    most = min(5, one.contract.max_steps)
+    (given, after), (expected, after_there) = (
+        advance(it, arrays, lengths, rows, most) for it in (one, other)
+    )
+    for found, wanted in zip([*given, after], [*expected, after_there], strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+    assert np.ptp(np.concatenate(expected)) > 0.01
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -220,6 +268,28 @@ def test_a_run_copies_inputs_and_rows_to_the_device_and_answers_back(
         assert logits + finite <= counts[BYTES_TO_HOST] < logits + finite + 2 * ALIGNED
         assert counts[BYTES_ON_DEVICE] < 4 * one.contract.state_size * (ROWS + SCRATCH)
         assert counts[REPLAYS] == (form == "recorded")
+
+
+@COUNTED
+@pytest.mark.parametrize("kind", [*KINDS, *FORECASTS])
+def test_a_recorded_run_of_every_kind_copies_its_inputs_and_rows_and_nothing_else(
+    kind: str, tmp_path: Path
+) -> None:
+    """ONNX Runtime waits twice for a copy to the device: until it is staged, and until it is there."""
+    made = (
+        forecast(**FORECASTS[kind])
+        if kind in FORECASTS
+        else tiny_checkpoint(hidden=EMBEDDING, layers=2, **KINDS[kind])
+    )
+    options, cuda = FORMS["recorded"]
+    observed = options._replace(observe="observed" in kind)
+    one = opened_on("cuda", tmp_path / "model", made, observed, cuda)
+    inputs = tuple(np.zeros((3, 1, *port.shape), port.dtype) for port in one.contract.inputs)
+    with counted() as counts:
+        one.backend.run(Run(np.arange(1, 4), np.arange(4, 7), np.ones(3, np.int32), inputs))
+    assert counts[TO_DEVICE] == len(inputs) + 1
+    assert (counts[TO_HOST], counts[REPLAYS]) == (1, 1)
+    assert counts[WAITS] == 2 * counts[TO_DEVICE] + 1 + counts[TO_HOST]
 
 
 @pytest.mark.parametrize("form", FORMS)
