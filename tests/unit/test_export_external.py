@@ -60,7 +60,7 @@ def test_both_ways_give_the_same_bits(file: Path) -> None:
     for session in (
         onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]),
         make_session(file, "cpu", 1),
-        open_session(model, contract, largest_bytes=MB),
+        open_session(model, largest_bytes=MB),
     ):
         outside = session.run(["logits", "state_out"], feeds)
         assert [one.tobytes() for one in inside] == [one.tobytes() for one in outside]
