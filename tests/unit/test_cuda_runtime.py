@@ -14,10 +14,13 @@ from service.arena_bucket import _places
 from service.arena_graphs import gather_graph
 from service.arena_store import allocate
 from service.opening import open_model
+from service.placement import operators_of
+from service.repository import ModelError
 from service.runtime import CudaOptions, Provider, RuntimeUnavailableError, make_session
 from tests.gpu import COUNTED, CUDA
 from tests.models import tiny_characters
 from tests.one_step_model import write_one_step
+from tests.simulation.test_exactly_once_arena import fake_graph
 
 PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 GRAPH = gather_graph("float32", 4)
@@ -85,6 +88,20 @@ def test_the_operator_lstm_wants_its_lengths_on_the_host_and_products_nothing(
     on_host = [name for name, place in _places(fused, provider).items() if place == "cpu"]
     assert on_host == ["lengths"]
     assert "cpu" not in {place for name, place in _places(products, provider).items() if name != "lengths"}
+
+
+def test_what_the_provider_hands_to_the_cpu_is_named_and_refused_unless_it_is_allowed(
+    tmp_path: Path, provider: Provider
+) -> None:
+    """As it does with a node that computes with a shape."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(fake_graph(3).SerializeToString())
+    with pytest.raises(
+        ModelError, match=r"expected every operator on CUDA, got on the CPU: Squeeze; .*--allow-cpu-nodes"
+    ):
+        open_model(file, provider, 1)
+    session, _ = open_model(file, provider, 1, cuda=CudaOptions(allow_cpu_nodes=True))
+    assert operators_of(session, "CPUExecutionProvider") == ["Squeeze"]
 
 
 @COUNTED
