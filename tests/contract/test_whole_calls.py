@@ -237,9 +237,9 @@ async def test_what_does_not_fit_the_contract_is_refused_and_told(served) -> Non
 
 
 async def test_the_longest_sequence_and_the_largest_batch_are_taken(served) -> None:
-    await infer(served.stub, "both", tokens([1] * T_MOST))
-    await infer(served.stub, "both", tokens(*[[1] * T_MOST] * (ALL_MOST // T_MOST)))
-    await infer(served.stub, "both", tokens(*[[1]] * ALL_MOST))
+    for rows, steps in ((1, T_MOST), (ALL_MOST // T_MOST, T_MOST), (ALL_MOST, 1)):
+        (answer,) = (await infer(served.stub, "both", tokens(*[[1] * steps] * rows))).outputs
+        assert list(answer.shape)[:2] == [rows, steps]
 
 
 async def test_an_answer_that_no_message_holds_is_refused_before_it_is_made(models: Path) -> None:
