@@ -49,8 +49,7 @@ class Engine:
         """By number."""
         self.takeovers = 0
         """How often sessions have gone from one version to another."""
-        self.clock = clock
-        self.limits = limits
+        self.clock, self.limits = clock, limits
         self.unread_bytes = 0
         """Inputs or answers of all streams between the reading of their frames and the writing."""
         self.table = SessionTable(limits.sessions)
@@ -60,13 +59,12 @@ class Engine:
         self._admission = Admission(self.table, self.queue, self.rules, limits.batch_chunks)
         self._scheduler = Scheduler(limits.batch_chunks, Pace(limits.run_s, limits.beside_s))
         self.spilling = Spilling(self.table, self.served)
-        self._metrics = metrics
         self.observations = Observations(self.table, metrics)
         self._of_model: list[ModelMetrics] = []
         self._results = Results(
             self.served, self.table, self.queue, self.kept, self._scheduler, self._of_model, clock
         )
-        self._dispatch, self._soon, self._later = dispatch, soon, later
+        self._dispatch, self._soon, self._later, self._metrics = dispatch, soon, later, metrics
         self._groups: dict[int, Group] = {}
         self.runs = Runs(self._results, self._scheduler, self.observations, limits, dispatch, self._run_ended)
         self._pumping = False

@@ -110,16 +110,11 @@ def make_session(
     return session
 
 
+@cache
 def _preload(ort: Any) -> str:
     """Find the libraries that pip installs beside the runtime; returns the first that could not be loaded, or nothing."""
-    with _LOADING:
-        return _preloaded(ort)
-
-
-@cache
-def _preloaded(ort: Any) -> str:
     told = StringIO()
-    with redirect_stdout(told):  # where it prints one line a library, and some advice
+    with _LOADING, redirect_stdout(told):  # where it prints one line a library, and some advice
         ort.preload_dlls()
     return next((line for line in told.getvalue().splitlines() if line.startswith("Failed")), "")
 

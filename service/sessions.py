@@ -82,8 +82,7 @@ class SessionTable:
         self._ids: list[str] = []
         self._slots: dict[str, dict[str, int]] = {}
         self._free: list[int] = []
-        self._opened = 0
-        self._swept = 0
+        self._opened = self._swept = 0
 
     def __len__(self) -> int:
         return len(self._ids) - len(self._free)
